@@ -1,0 +1,224 @@
+"""Runs what a plan still needs: on CPU one process a core with one thread each, on a GPU one process that trains ready stages as one stack.
+
+Stages are handed out as their parents finish. Two programs on one store share the work: a stage that another holds is left to it.
+"""
+from __future__ import annotations
+
+import concurrent.futures
+import contextlib
+import multiprocessing
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from bench import plan as planning
+from bench.plan import Plan
+from bench.store import Store
+from bench.worker import Task, Taken, begin, work
+from ltcore.errors import UserError
+from ltcore.stages import Stage, canonical
+
+RETRY_S = 0.2  # how soon a stage that another process holds is asked for again
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to run, none of which changes a number.
+
+    Args:
+        stack: most replicates trained as one; 1 on CPU, where stacking does not pay.
+        max_time_s: stop cleanly after so long. keep: ``needed`` or ``all`` artefacts.
+    """
+
+    device: str = "cpu"
+    workers: int = 1
+    stack: int = 1
+    max_time_s: float | None = None
+    keep: str = "needed"
+    report: Callable[[Progress], None] = lambda progress: None
+
+
+@dataclass
+class Progress:
+    """How far a run is, in training iterations and stages."""
+
+    total_it: int
+    total: int
+    done_it: int = 0
+    done: int = 0
+    started_s: float = field(default_factory=time.monotonic)
+
+    @property
+    def eta_s(self) -> float | None:
+        """Seconds left at the pace so far; None before the first training run is done."""
+        elapsed = time.monotonic() - self.started_s
+        return elapsed / self.done_it * (self.total_it - self.done_it) if self.done_it else None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a run: stopped early, or which stages failed and why."""
+
+    stopped: bool
+    failures: Mapping[str, str]
+    computed: int
+
+
+def execute(plan: Plan, store: Store, options: Options) -> Outcome:
+    """Computes every stage that the plan's points still lack. What is done stays done, whatever happens.
+
+    A stage that fails is named in the outcome; stages that do not need it go on.
+    """
+    left = planning.todo(plan, store)
+    run = _Run(plan, store, options, left)
+    if not left:
+        return Outcome(False, {}, 0)
+    with _pool(plan, store, options) as pool:
+        try:
+            run.loop(pool)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    return Outcome(run.stopped, run.failures, run.progress.done)
+
+
+class _Run:
+    """The state of one execution: what waits, what is ready, what runs."""
+
+    def __init__(self, plan: Plan, store: Store, options: Options, left: Mapping[Stage, frozenset[str]]):
+        self.plan, self.store, self.options, self.left = plan, store, options, dict(left)
+        self.rank = {stage: i for i, stage in enumerate(_by_importance(plan, left))}
+        self.waits = {s: {o.stage for o in s.inputs.values() if o.stage in left} for s in left}
+        self.consumers = {s: {c for c in left if any(o.stage == s for o in c.inputs.values())} for s in left}
+        self.failures: dict[str, str] = {}
+        self.stopped = False
+        self.progress = Progress(planning.iterations(left), len(left))
+        self.deadline = None if options.max_time_s is None else time.time() + options.max_time_s
+        self.busy: dict[Stage, float] = {}  # held by another program -> when to ask again
+
+    def loop(self, pool: concurrent.futures.Executor) -> None:
+        running: dict[concurrent.futures.Future, list[Stage]] = {}
+        pending = set(self.left)
+        while pending or running:
+            while len(running) < self.options.workers and not self._late() and (batch := self._next(pending)):
+                pending -= set(batch)
+                running[pool.submit(work, self._task(batch))] = batch
+            if not running and (self._late() or not pending):
+                break
+            done, _ = concurrent.futures.wait(running, timeout=RETRY_S, return_when=concurrent.futures.FIRST_COMPLETED)
+            for future in done:
+                pending |= self._settle(running.pop(future), future)
+            pending -= self._doomed(pending)
+        self.stopped = self.stopped or bool(pending)
+
+    def _late(self) -> bool:
+        return self.stopped or (self.deadline is not None and time.time() > self.deadline)
+
+    def _next(self, pending: set[Stage]) -> list[Stage]:
+        """The most important ready stage, and on a GPU others that can be stacked with it."""
+        now = time.monotonic()
+        ready = [s for s in pending if not self.waits[s] and self.busy.get(s, 0) <= now]
+        ready.sort(key=self.rank.__getitem__)
+        if not ready or ready[0].kind != "train" or self.options.stack == 1:
+            return ready[:1]
+        key = _stack_key(ready[0])
+        return [s for s in ready if s.kind == "train" and _stack_key(s) == key][: self.options.stack]
+
+    def _task(self, batch: list[Stage]) -> Task:
+        keep = {s.hash: sorted(_all_artefacts(s) if self.options.keep == "all" else self.left[s]) for s in batch}
+        return Task([(s.hash, s.described()) for s in batch], keep, self.deadline)
+
+    def _settle(self, batch: list[Stage], future: concurrent.futures.Future) -> set[Stage]:
+        """Books what came back; returns stages to be asked for again."""
+        try:
+            outcome = future.result()
+        except UserError as error:
+            outcome = str(error)
+        except concurrent.futures.process.BrokenProcessPool as error:
+            raise UserError("a worker process died (out of memory?); what is done is kept, run the same command again") from error
+        if isinstance(outcome, str):
+            self.failures |= {s.hash: outcome for s in batch}
+            return set()
+        if outcome is Taken.STOPPED:
+            self.stopped = True
+            return set(batch)
+        if outcome is Taken.ELSEWHERE:
+            self.busy |= {s: time.monotonic() + RETRY_S for s in batch}
+            return set(batch)
+        for stage in batch:
+            self._finished(stage)
+        return set()
+
+    def _finished(self, stage: Stage) -> None:
+        self.progress.done += 1
+        self.progress.done_it += planning.iterations([stage])
+        for consumer in self.consumers[stage]:
+            self.waits[consumer].discard(stage)
+        for out in stage.inputs.values():
+            self._release(out.stage, stage)
+        self.options.report(self.progress)
+
+    def _release(self, parent: Stage, by: Stage) -> None:
+        """Drops large artefacts of a parent (weights after training, scores) once nobody in the plan waits for them."""
+        self.consumers.setdefault(parent, {c for c in self.left if any(o.stage == parent for o in c.inputs.values())}).discard(by)
+        if not self.consumers[parent] and self.options.keep != "all" and parent.kind in ("train", "score"):
+            for artefact in _all_artefacts(parent):
+                self.store.drop(parent.hash, artefact)
+
+    def _doomed(self, pending: set[Stage]) -> set[Stage]:
+        """Stages that wait for one that failed; they are not counted as stopped."""
+        out: set[Stage] = set()
+        for s in pending:
+            broken = next((w for w in self.waits[s] if w.hash in self.failures), None)
+            if broken:
+                self.failures[s.hash] = f"needs a stage that failed: {self.failures[broken.hash]}"
+                out.add(s)
+        return out
+
+
+def _all_artefacts(stage: Stage) -> tuple[str, ...]:
+    return {"init": ("state",), "train": ("state", "optimizer"), "score": ("scores",), "prune": ("mask",), "transform": ("mask", "state"), "measure": ()}[stage.kind]
+
+
+def _stack_key(stage: Stage) -> str:
+    """Training stages with one key differ only in their streams and inputs."""
+    params = {k: v for k, v in stage.params.items() if k != "streams"}
+    return canonical({"params": params, "roles": sorted(stage.inputs)})
+
+
+def _by_importance(plan: Plan, left: Mapping[Stage, frozenset[str]]) -> list[Stage]:
+    """Stages in the order in which the plan's points need them."""
+    seen: dict[Stage, None] = {}
+    parents_first = {s: i for i, s in enumerate(plan.stages)}
+    for point in plan.points:
+        for stage in sorted(_missing(point.stage, left, seen), key=parents_first.__getitem__):
+            seen.setdefault(stage)
+    return list(seen)
+
+
+def _missing(stage: Stage, left: Mapping[Stage, frozenset[str]], seen: Mapping[Stage, None]) -> set[Stage]:
+    found, stack = set(), [stage]
+    while stack:
+        node = stack.pop()
+        if node in left and node not in seen and node not in found:
+            found.add(node)
+            stack += [out.stage for out in node.inputs.values()]
+    return found
+
+
+@contextlib.contextmanager
+def _pool(plan: Plan, store: Store, options: Options):
+    """Worker processes, started afresh (not forked: torch has threads), each with one thread on CPU."""
+    setup = (os.getpid(), str(store.root), options.device, plan.flags.with_file, plan.flags.data)
+    environment = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"} if options.device == "cpu" else {}
+    before = {k: os.environ.get(k) for k in environment}
+    os.environ |= environment
+    context = multiprocessing.get_context("spawn")
+    pool = concurrent.futures.ProcessPoolExecutor(options.workers, context, initializer=begin, initargs=setup)
+    try:
+        with pool:
+            yield pool
+    finally:
+        for k, v in before.items():
+            os.environ.pop(k) if v is None else os.environ.__setitem__(k, v)

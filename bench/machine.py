@@ -1,0 +1,47 @@
+"""What a record says of the machine that made it."""
+from __future__ import annotations
+
+import functools
+import hashlib
+import platform
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+LIBRARIES = ("torch", "torchvision", "numpy", "safetensors", "mnist1d", "scikit-learn")
+
+
+@functools.cache
+def facts(device: str) -> dict[str, Any]:
+    """Device, threads, versions and source hash."""
+    import torch
+
+    name = torch.cuda.get_device_name() if device.startswith("cuda") else f"cpu {platform.machine()}"
+    return {
+        "device": name, "capability": torch.backends.cpu.get_cpu_capability(), "threads": torch.get_num_threads(),
+        "python": platform.python_version(), "versions": versions(), "source_hash": source_hash(),
+    }  # fmt: skip
+
+
+@functools.cache
+def versions() -> dict[str, str]:
+    """Versions of the libraries that compute."""
+    found = {}
+    for name in LIBRARIES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+@functools.cache
+def source_hash() -> str:
+    """sha256 over the engine's source, the code that numbers come from."""
+    import ltcore
+
+    digest = hashlib.sha256()
+    root = Path(ltcore.__file__).parent
+    for path in sorted(root.rglob("*.py")):
+        digest.update(str(path.relative_to(root)).encode() + path.read_bytes())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,260 @@
+"""From a declared paper and the user's flags to a graph: which numbers will be measured, and which stages they need."""
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from bench.store import Store
+from ltcore import arms as core_arms
+from ltcore.data import Dataset
+from ltcore.data import load as load_data
+from ltcore.errors import UsageError, UserError
+from ltcore.imp import DataFacts, Trial
+from ltcore.library import Library
+from ltcore.library import load as load_library
+from ltcore.names import nearest
+from ltcore.recipe import changed
+from ltcore.stages import Stage, canonical, with_ancestors
+from replications.schema import Arm, Experiment, Paper, Scaled
+
+
+@dataclass(frozen=True)
+class Flags:
+    """What the command line says about a run; everything here is in the manifest."""
+
+    scale: str = "quick"
+    experiments: tuple[str, ...] = ()
+    trials: int | None = None
+    levels: int | None = None
+    data: str = "auto"
+    sets: tuple[str, ...] = ()
+    with_file: str | None = None
+
+    def key(self) -> str:
+        """A short name for this set of flags, without the place where the data lies."""
+        kept = {k: v for k, v in dataclasses.asdict(self).items() if k != "data"}
+        return hashlib.sha256(canonical(kept).encode()).hexdigest()[:8]
+
+
+@dataclass(frozen=True)
+class Point:
+    """One stage whose values go into the tables, with the words by which they are joined."""
+
+    label: str  # of the experiment, as in the manifest
+    protocol: str
+    condition: Mapping[str, Any]
+    base: Mapping[str, Any]
+    trial: int
+    draw: int
+    stage: Stage
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything a run is: points in order of importance, and what the manifest says of them."""
+
+    paper: Paper
+    flags: Flags
+    data: Dataset
+    points: tuple[Point, ...]
+    about: Mapping[str, Any]  # {experiment: {trials, levels, recipe, changes}}
+    notes: tuple[str, ...] = ()
+    stages: tuple[Stage, ...] = field(default=(), repr=False)  # parents first
+
+
+def make(paper: Paper, flags: Flags) -> Plan:
+    """The graph of a run. Reads the data set (its fingerprint is in every hash); trains nothing.
+
+    Raises:
+        UsageError: a name or value of the flags is wrong. UserError: data are missing or damaged.
+    """
+    library = load_library(flags.with_file)
+    data = _resolve_data(paper, flags)
+    chosen = _chosen(paper, flags, data.name)
+    sets = [_parse_set(text, paper) for text in flags.sets]
+    points: list[Point] = []
+    about: dict[str, Any] = {}
+    for experiment, scaled in chosen:
+        recipe = changed(experiment.recipe, {**scaled.changes, **_sets_for(experiment, sets)})
+        used = _dataset(recipe.data.name, recipe.data.options, flags, library, data)
+        facts = DataFacts(used.name, used.fingerprint, len(used.train), used.input_shape, used.classes)
+        trials = [Trial(recipe, facts, seed, library) for seed in range(scaled.trials)]
+        arms = (*scaled.arms, *_user_arms(library, scaled))
+        label = experiment.id if not experiment.condition else " ".join([experiment.id, *(f"{k}={v}" for k, v in experiment.condition.items())])
+        points += [p for arm in arms for p in _points(experiment, arm, scaled, trials, label)]
+        about[label] = {
+            "protocol": experiment.protocol, "condition": dict(experiment.condition), "trials": scaled.trials, "levels": scaled.levels,
+            "recipe": dataclasses.asdict(recipe), "data": {"name": used.name, "fingerprint": used.fingerprint, "source": used.source},
+        }  # fmt: skip
+    unused = [s for s in sets if not any(_sets_for(e, [s]) for e, _ in chosen)]
+    if unused:
+        raise UsageError(f"--set {unused[0][0]}.{unused[0][1]} changes nothing: {unused[0][0]} is not run here")
+    points = _once(points)
+    notes = (data.note,) if data.note else ()
+    return Plan(paper, flags, data, tuple(points), about, notes, tuple(with_ancestors(p.stage for p in points)))
+
+
+def _resolve_data(paper: Paper, flags: Flags) -> Dataset:
+    """The data of the paper's first experiment, or what stands in for it."""
+    name = paper.experiments[0].recipe.data.name
+    if flags.scale == "smoke":  # smoke runs on data that a dependency makes, whatever else is there
+        stand_in = next(d for e in paper.experiments for s, d in e.scaled if s == "smoke")
+        return load_data(stand_in)
+    data = load_data(name, flags.data)
+    if flags.scale == "paper" and data.fallback_for:
+        raise UserError(f"scale paper needs the paper's own data: {name} was not found and can't be downloaded; set LTCORE_DATA or use --scale quick")
+    return data
+
+
+def _dataset(name: str, options: Mapping[str, Any], flags: Flags, library: Library, loaded: Dataset) -> Dataset:
+    if name in library.datasets:
+        from ltcore.data import from_user
+
+        return from_user(name, library.datasets[name](**options))
+    if name == loaded.name and not options:
+        return loaded
+    return load_data(name, flags.data, **options)
+
+
+def _chosen(paper: Paper, flags: Flags, data: str) -> list[tuple[Experiment, Scaled]]:
+    out = []
+    for e in paper.select(flags.experiments, flags.scale, data):
+        s = e.scaled[flags.scale, data]
+        levels = s.levels if flags.levels is None else flags.levels
+        out.append((e, dataclasses.replace(s, trials=flags.trials or s.trials, levels=levels)))
+    return out
+
+
+def _points(experiment: Experiment, arm: Arm, scaled: Scaled, trials: list[Trial], label: str) -> Iterable[Point]:
+    """Draw by draw, level by level, trial by trial, so that what is done early is done for every trial."""
+    build = core_arms.ARMS[arm.build] if isinstance(arm.build, str) else arm.build
+    limit = None if arm.sizes else scaled.levels
+    levels = [n for n in arm.levels or range(1, scaled.levels + 1) if limit is None or n <= limit]
+    for draw in range(arm.draws):
+        for level in levels:
+            condition, base = _words(experiment, arm, level)
+            for trial in trials:
+                stage = _call(build, arm, trial, level, draw)
+                yield Point(label, experiment.protocol, condition, base, trial.seed, draw, stage)
+
+
+def _call(build: Callable[..., Stage], arm: Arm, trial: Trial, level: int, draw: int) -> Stage:
+    try:
+        stage = build(trial, level, draw, **arm.options)
+    except TypeError as error:
+        raise UserError(f"arm {arm.arm!r} can't be built: {error}; an arm is a function (trial, level, draw) -> Stage") from error
+    if not isinstance(stage, Stage):
+        raise UserError(f"arm {arm.arm!r} gave a {type(stage).__name__}, not a Stage: end it with trial.train(...) or trial.measure(...)")
+    return stage
+
+
+def _words(experiment: Experiment, arm: Arm, level: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    condition: dict[str, Any] = {**experiment.condition, "arm": arm.arm, **arm.options}
+    base = {**experiment.base}
+    if arm.sizes:
+        condition["weights_remaining_pct"] = arm.sizes[level]
+    elif level == 0:
+        base |= {"level": 0, "weights_remaining_pct": 100.0}
+    else:
+        condition["level"] = level
+    return condition, base
+
+
+def _user_arms(library: Library, scaled: Scaled) -> list[Arm]:
+    """A user's arms, and one arm for each of their criteria, at the levels where the random controls are drawn."""
+    levels = next((a.levels for a in scaled.arms if a.arm == "reinit" and a.levels), None)
+    criteria = [name for table, name in library.user if table == "criteria"]
+    by_criterion = [Arm(_by_criterion(name), name, levels) for name in criteria]
+    return [Arm(build, name, levels) for name, build in library.arms.items()] + by_criterion
+
+
+def _by_criterion(name: str) -> Callable[..., Stage]:
+    """Iterative pruning with another criterion, everything else as in the recipe."""
+
+    def build(trial: Trial, level: int, draw: int = 0) -> Stage:
+        return trial.with_changes({"pruning.criterion": name}).ticket(level)
+
+    return build
+
+
+def _once(points: list[Point]) -> list[Point]:
+    """Arms that are declared twice (the important levels first, then all) give each point once."""
+    seen: dict[Any, Point] = {}
+    for p in points:
+        seen.setdefault((p.label, repr(sorted(p.condition.items(), key=str)), p.trial, p.draw, p.stage.hash), p)
+    return list(seen.values())
+
+
+# ---- --set ---------------------------------------------------------------------------------------------------
+def _parse_set(text: str, paper: Paper) -> tuple[str, str, str]:
+    """``protocol.field=value`` as (protocol or variant, dotted field, value)."""
+    left, equals, value = text.partition("=")
+    names = sorted({n for e in paper.experiments for n in (e.protocol, e.id)}, key=len, reverse=True)  # longest first: ids may hold dots
+    name = next((n for n in names if left.startswith(f"{n}.")), None)
+    if not equals or "." not in left:
+        raise UsageError(f"bad --set {text!r}: write protocol.field=value, such as {paper.experiments[0].protocol}.length=5000it")
+    if name is None:
+        raise UsageError(f"bad --set {text!r}: {paper.key} has no experiment {left.partition('.')[0]!r}{nearest(left.partition('.')[0], names)}")
+    return name, left[len(name) + 1 :], value
+
+
+def _sets_for(experiment: Experiment, sets: list[tuple[str, str, str]]) -> dict[str, str]:
+    return {path: value for name, path, value in sets if name in (experiment.protocol, experiment.id)}
+
+
+# ---- what is left to do --------------------------------------------------------------------------------------
+def todo(plan: Plan, store: Store) -> dict[Stage, frozenset[str]]:
+    """Stages that have to run, with the artefacts that others wait for; parents first.
+
+    A stage whose record is there runs again only where an artefact that is needed was not kept.
+    """
+    wanted: dict[Stage, set[str]] = {}
+    points = {p.stage for p in plan.points}
+    run: list[Stage] = []
+    for stage in reversed(plan.stages):
+        needed = wanted.get(stage, set())
+        if (stage in points and not store.has(stage.hash)) or any(not store.has(stage.hash, a) for a in needed):
+            run.append(stage)
+            for out in stage.inputs.values():
+                wanted.setdefault(out.stage, set()).add(out.artefact)
+    return {stage: frozenset(wanted.get(stage, ())) for stage in reversed(run)}
+
+
+def iterations(stages: Iterable[Stage]) -> int:
+    """Training iterations in these stages."""
+    return sum(s.params["stop"] - s.params["start"] for s in stages if s.kind == "train")
+
+
+def manifest(plan: Plan, store: Store) -> dict[str, Any]:
+    """What is written down of a run: flags, experiments, and a line per point with its stage's hash."""
+    return {
+        "paper": plan.paper.key, "scale": plan.flags.scale, "looks": _looks(plan, store), "flags": dataclasses.asdict(plan.flags), "experiments": dict(plan.about),
+        "data": {"name": plan.data.name, "source": plan.data.source, "fingerprint": plan.data.fingerprint,
+                 "fallback_for": plan.data.fallback_for, "note": plan.data.note},
+        "points": [{**{k: getattr(p, k) for k in ("label", "protocol", "condition", "base", "trial", "draw")}, "stage": p.stage.hash}
+                   for p in plan.points],
+    }  # fmt: skip
+
+
+def _looks(plan: Plan, store: Store) -> int:
+    """How often this run's numbers were looked at: once more for each smaller number of trials that the same flags were run with."""
+    flags = dataclasses.asdict(plan.flags) | {"trials": None, "data": None}
+    trials, smaller = _trials(plan.about), set()
+    for path in store.manifests(f"{plan.paper.key}-{plan.flags.scale}-"):
+        other = store.read_manifest(path)
+        same = other["flags"] | {"trials": None, "data": None} == json.loads(canonical(flags))
+        if same and other["data"]["name"] == plan.data.name and _trials(other["experiments"]) < trials:
+            smaller.add(_trials(other["experiments"]))
+    return 1 + len(smaller)
+
+
+def _trials(about: Mapping[str, Any]) -> int:
+    return max(e["trials"] for e in about.values())
+
+
+def manifest_name(plan: Plan) -> str:
+    return f"{plan.paper.key}-{plan.flags.scale}-{plan.flags.key()}"

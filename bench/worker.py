@@ -1,0 +1,150 @@
+"""What a worker process does: take a stage's lock, load its inputs, run it, put the result into the store."""
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import enum
+import functools
+import os
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from bench import machine
+from bench.store import Store
+
+CHECKPOINT_S = 30.0  # a long stage saves itself about so often
+ORPHAN_S = 0.5  # how often a worker looks whether its parent still lives
+
+
+@dataclass(frozen=True)
+class Task:
+    """Stages to run as one: (hash, description), which artefacts of each to keep, and when to stop (seconds since the epoch)."""
+
+    stages: Sequence[tuple[str, Mapping[str, Any]]]
+    keep: Mapping[str, Sequence[str]]
+    deadline: float | None = None
+
+
+class Taken(enum.Enum):
+    """How a task ended when it did not fail."""
+
+    DONE = "done"
+    ELSEWHERE = "elsewhere"  # another program holds one of its stages
+    STOPPED = "stopped"
+
+
+_world: dict[str, Any] = {}
+
+
+def begin(parent: int, root: str, device: str, with_file: str | None, data: str) -> None:
+    """Sets a process up: threads, store, library. Called once per process."""
+    import torch
+
+    from ltcore.library import load as load_library
+
+    if device == "cpu":
+        torch.set_num_threads(1)
+    _world.update(store=Store(root), device=device, library=load_library(with_file), data=data)
+    if parent != os.getpid():
+        threading.Thread(target=_watch, args=(parent,), daemon=True).start()
+
+
+def _watch(parent: int) -> None:
+    """A worker whose parent was killed would wait for work for ever, and hold its locks."""
+    while os.getppid() == parent:
+        time.sleep(ORPHAN_S)
+    os._exit(1)
+
+
+def work(task: Task) -> Taken | str:
+    """Runs a task; a failure that is not the user's to mend comes back as one line."""
+    store: Store = _world["store"]
+    with contextlib.ExitStack() as locks:
+        if not all(locks.enter_context(store.lock(h)) for h, _ in task.stages):
+            return Taken.ELSEWHERE
+        if all(store.has(h) and all(store.has(h, a) for a in task.keep[h]) for h, _ in task.stages):
+            return Taken.DONE
+        return _run(task, store)
+
+
+def _run(task: Task, store: Store) -> Taken | str:
+    import torch
+
+    from ltcore.errors import UserError
+    from ltcore.kinds import Env, Job, run
+    from ltcore.training.loop import Stopped
+
+    started = time.monotonic()
+    try:
+        jobs = [Job(d["kind"], d["params"], {role: store.load(*ref) for role, ref in d["inputs"].items()}) for _, d in task.stages]
+        results = run(jobs, Env(_world["library"], _data, _world["device"], _checkpoints(task, store)))
+    except Stopped:
+        return Taken.STOPPED
+    except UserError:
+        raise
+    except torch.cuda.OutOfMemoryError as error:
+        return f"out of GPU memory with {len(task.stages)} replicates in one stack ({error})".splitlines()[0]
+    except Exception as error:  # one stage's defect must not take the others down; the line and the log say which
+        return _defect(store, task, error)
+    wall_s = (time.monotonic() - started) / len(jobs)
+    for (stage_hash, described), result in zip(task.stages, results):
+        record = {
+            "stage": described, "values": [dataclasses.asdict(v) for v in result.values], "curves": dict(result.curves),
+            "facts": dict(result.facts), "machine": {**machine.facts(_world["device"]), "stack": len(jobs), "wall_s": round(wall_s, 3)},
+        }  # fmt: skip
+        store.commit(stage_hash, record, {a: t for a, t in result.artefacts.items() if a in task.keep[stage_hash] or described["kind"] in KEPT})
+    return Taken.DONE
+
+
+KEPT = ("init", "prune")  # small, and what a ticket is made of
+
+
+def _defect(store: Store, task: Task, error: Exception) -> str:
+    import traceback
+
+    log = store.root / "failures.log"
+    with open(log, "a", encoding="utf-8") as file:
+        file.write(f"{task.stages[0][0]}\n{''.join(traceback.format_exception(error))}\n")
+    return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'} (details in {log})"
+
+
+@functools.cache
+def _loaded(name: str, options: tuple[tuple[str, Any], ...]) -> Any:
+    from ltcore import data
+
+    library = _world["library"]
+    if name in library.datasets:
+        found = data.from_user(name, library.datasets[name](**dict(options)))
+    else:
+        found = data.load(name, _world["data"], **dict(options))
+    return found.to(_world["device"])
+
+
+def _data(params: Mapping[str, Any]) -> Any:
+    """The data set of a training stage; it must be the one that the plan saw."""
+    from ltcore.errors import UserError
+
+    found = _loaded(params["name"], tuple(sorted(params["options"].items())))
+    if found.fingerprint != params["fingerprint"]:
+        raise UserError(f"data set {params['name']} changed since this run was planned: run the same command again")
+    return found
+
+
+def _checkpoints(task: Task, store: Store) -> Any:
+    """Checkpoints of a task, under its first stage's hash; of a stack only the same stack goes on from them."""
+    from ltcore.training.loop import Checkpoints
+
+    name = task.stages[0][0] if len(task.stages) == 1 else f"{task.stages[0][0]}+{len(task.stages)}"
+    last = [time.monotonic()]
+
+    def due() -> bool:
+        return time.monotonic() - last[0] > CHECKPOINT_S
+
+    def save(tensors: Mapping[str, Any]) -> None:
+        store.save_checkpoint(name, tensors)
+        last[0] = time.monotonic()
+
+    return Checkpoints(lambda: store.load_checkpoint(name), save, due, lambda: task.deadline is not None and time.time() > task.deadline)

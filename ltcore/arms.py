@@ -1,0 +1,103 @@
+"""The arms: named paths through a trial's graph. Each is ``(trial, level, draw, **options) -> Stage``; names are the papers' vocabulary.
+
+A user's arm has the same form; see ``examples/``.
+"""
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ltcore.imp import Trial
+from ltcore.stages import Output, Stage
+
+ArmFn = Callable[..., Stage]
+
+
+def ticket(trial: Trial, level: int, draw: int = 0) -> Stage:
+    """Iterative pruning and rewinding; level 0 is the dense network."""
+    return trial.ticket(level)
+
+
+def reinit(trial: Trial, level: int, draw: int = 0) -> Stage:
+    """The ticket's mask with freshly drawn weights, trained from the start."""
+    return trial.train(trial.init("reinit", level, draw), trial.mask(level), start=0)
+
+
+def random_mask(trial: Trial, level: int, draw: int = 0, weights: str = "fresh") -> Stage:
+    """A mask drawn anew with the ticket's count in every layer; ``weights`` original (rewound) or fresh."""
+    mask = trial.shuffled(trial.mask(level), "random-mask", level, draw)
+    if weights == "original":
+        return trial.train(trial.rewound(), mask)
+    return trial.train(trial.init("random-mask", level, draw), mask, start=0)
+
+
+def _one_shot_mask(trial: Trial, level: int) -> Output:
+    """``level`` steps of 2.5 % of the hidden layers, half as much of the output, in one go (Frankle & Carbin 2019, Fig 4c)."""
+    dense = trial.ticket(0)
+    rates = {kind: 0.025 * level * (0.5 if kind == "output" else 1.0) for kind in trial.recipe.pruning.rates}
+    return trial.prune(trial.score(dense.out("state"), dense.inputs["state"], None, "one-shot"), None, rates)
+
+
+def one_shot(trial: Trial, level: int, draw: int = 0) -> Stage:
+    """The dense net is trained once, pruned to size and rewound."""
+    return trial.train(trial.rewound(), _one_shot_mask(trial, level))
+
+
+def one_shot_reinit(trial: Trial, level: int, draw: int = 0) -> Stage:
+    """The one-shot mask with freshly drawn weights."""
+    return trial.train(trial.init("one-shot-reinit", level, draw), _one_shot_mask(trial, level), start=0)
+
+
+def _continued(trial: Trial, level: int) -> tuple[Stage, Output | None]:
+    """Weights train on from round to round: the run after ``level`` prunings, and its mask."""
+    run, mask = trial.ticket(0), None
+    for n in range(1, level + 1):
+        mask = trial.prune(trial.score(run.out("state"), run.inputs["state"], mask, "continued", n), mask)
+        run = trial.train(run.out("state"), mask)
+    return run, mask
+
+
+def continued(trial: Trial, level: int, draw: int = 0) -> Stage:
+    """Pruned and trained on, never reset."""
+    return _continued(trial, level)[0]
+
+
+def continued_reset(trial: Trial, level: int, draw: int = 0) -> Stage:
+    """The mask of pruning and training on, reset once at the end (Frankle & Carbin 2019, App B, strategy 2)."""
+    return trial.train(trial.rewound(), _continued(trial, level)[1])
+
+
+def ticket_noise(trial: Trial, level: int, draw: int = 0, noise_sd: float = 1.0) -> Stage:
+    """The ticket with Gaussian noise on its initial weights, in units of each layer's init sd (App F.7)."""
+    noisy = trial.transform("noise", "state", {"state": trial.rewound()}, level, draw, noise_sd, sd=noise_sd)
+    return trial.train(noisy, trial.mask(level))
+
+
+def magnitude_at_init(trial: Trial, level: int, draw: int = 0) -> Stage:
+    """Small initial weights removed before any training, round by round to the ticket's exact counts (App F.4)."""
+    scores, mask = trial.score(trial.init(), trial.init(), None, "at-init", criterion="magnitude"), None
+    for _ in range(level):
+        mask = trial.prune(scores, mask)
+    return trial.train(trial.rewound(), mask)
+
+
+def weight_movement(trial: Trial, level: int, draw: int = 0) -> Stage:
+    """How far the dense net's weights move, those in the ticket against those that it drops (App F.5)."""
+    dense = trial.ticket(0)
+    return trial.measure("weight-movement", {"start": dense.inputs["state"], "end": dense.out("state"), "mask": _measured_mask(trial, level)})
+
+
+def init_magnitude(trial: Trial, level: int, draw: int = 0) -> Stage:
+    """Initial magnitude of the weights that a ticket keeps, layer by layer (App F.1)."""
+    return trial.measure("init-magnitude", {"start": trial.init(), "mask": _measured_mask(trial, level)})
+
+
+def _measured_mask(trial: Trial, level: int) -> Output:
+    """The ticket's mask, broken where the trial is a control."""
+    return trial.ticket(level).inputs["mask"]
+
+
+ARMS: dict[str, ArmFn] = {
+    "dense": ticket, "ticket": ticket, "reinit": reinit, "random-mask": random_mask, "one-shot": one_shot,
+    "one-shot-reinit": one_shot_reinit, "continued": continued, "continued-reset": continued_reset, "ticket-noise": ticket_noise,
+    "magnitude-at-init": magnitude_at_init, "weight-movement": weight_movement, "init-magnitude": init_magnitude,
+}  # fmt: skip

@@ -1,0 +1,13 @@
+"""Errors that are the user's to mend: one clear line each, never a traceback."""
+
+
+class UserError(Exception):
+    """Something outside the program is wrong (a file, a disk, a machine); the message says what to do."""
+
+    exit_code = 1
+
+
+class UsageError(UserError):
+    """The call itself is wrong: a bad name, value or combination."""
+
+    exit_code = 2

@@ -1,0 +1,173 @@
+"""Iterative magnitude pruning as stages: train, score, prune, rewind. Every paper and every arm builds on :class:`Trial`.
+
+Nothing is computed here: the methods return outputs and stages of a graph that is run later, each at most once.
+"""
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from ltcore import clock
+from ltcore.errors import UsageError
+from ltcore.library import Library
+from ltcore.names import nearest
+from ltcore.recipe import Recipe, changed
+from ltcore.stages import Output, Stage
+
+CONTROLS = ("none", "fresh-rewind", "largest-pruned", "shuffled-mask", "shuffled-labels", "no-training")
+
+
+@dataclass(frozen=True)
+class DataFacts:
+    """What the graph must know of a data set before anything is loaded for training."""
+
+    name: str
+    fingerprint: str
+    n_train: int
+    input_shape: tuple[int, ...]
+    classes: int
+
+
+@dataclass(frozen=True, eq=False)
+class Trial:
+    """One seed of one recipe.
+
+    Raises:
+        UsageError: an unknown control, model or criterion, or a length that can't be read.
+    """
+
+    recipe: Recipe
+    data: DataFacts
+    seed: int
+    library: Library = field(default_factory=Library)
+    _memo: dict[Any, Any] = field(default_factory=dict, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.recipe.control not in CONTROLS:
+            raise UsageError(f"unknown control {self.recipe.control!r}{nearest(self.recipe.control, CONTROLS)}")
+        if self.recipe.batch_size > self.n_train:
+            raise UsageError(f"a batch of {self.recipe.batch_size} is larger than the {self.n_train} training examples of {self.data.name}")
+        self.library.model(self.recipe.model.name)
+        self.library.criterion(self.recipe.pruning.criterion)
+
+    # ---- time ------------------------------------------------------------------------------------------------
+    @property
+    def n_train(self) -> int:
+        return self.data.n_train - self.recipe.data.val
+
+    @property
+    def length_it(self) -> int:
+        return 0 if self.recipe.control == "no-training" else clock.iterations(self.recipe.length, self.n_train // self.recipe.batch_size)
+
+    @property
+    def rewind_it(self) -> int:
+        return min(clock.iterations(self.recipe.rewind, self.n_train // self.recipe.batch_size), self.length_it)
+
+    # ---- building blocks -------------------------------------------------------------------------------------
+    def init(self, *use: str | int) -> Output:
+        """Initial weights and buffers; ``use`` names the draw, the trial's own init where it is left out."""
+        return Stage("init", {**self._net(), "path": [self.seed, *(use or ("init",))]}).out("state")
+
+    def train(self, state: Output, mask: Output | None = None, *, start: int | None = None, stop: int | None = None,
+              optimizer: Output | None = None) -> Stage:  # fmt: skip
+        """Iterations [start, stop) of the recipe from ``state``; by default from the rewind step to the end."""
+        inputs = {"state": state} | ({"mask": mask} if mask else {}) | ({"optimizer": optimizer} if optimizer else {})
+        span = {"start": self.rewind_it if start is None else start, "stop": self.length_it if stop is None else stop}
+        return Stage("train", {**self._net(), **self._training(), **span}, inputs)
+
+    def score(self, weights: Output, start: Output, mask: Output | None, *use: str | int, criterion: str | None = None) -> Output:
+        """One number a weight, by the recipe's criterion unless another is named."""
+        name = criterion or self._criterion()
+        params = {**self._net(), "criterion": {"name": name, **self.library.source("criteria", name)}, "path": [self.seed, "score", *use]}
+        return Stage("score", params, {"weights": weights, "start": start} | ({"mask": mask} if mask else {})).out("scores")
+
+    def prune(self, scores: Output, mask: Output | None, rates: Mapping[str, float] | None = None, scope: str | None = None) -> Output:
+        """A mask without the lowest scores; rates per kind of layer are the recipe's unless given."""
+        pruning = self.recipe.pruning
+        params = {**self._net(), "rates": dict(pruning.rates if rates is None else rates), "scope": scope or pruning.scope}
+        return Stage("prune", params, {"scores": scores} | ({"mask": mask} if mask else {})).out("mask")
+
+    def transform(self, op: str, artefact: str, inputs: Mapping[str, Output], *use: str | int, **params: Any) -> Output:
+        """An artefact made from others without training: see ``ltcore.kinds.TRANSFORMS``."""
+        return Stage("transform", {"op": op, "path": [self.seed, op, *use], **params}, inputs).out(artefact)
+
+    def measure(self, what: str, inputs: Mapping[str, Output], **params: Any) -> Stage:
+        """Numbers from artefacts: see ``ltcore.kinds.MEASURES``."""
+        return Stage("measure", {"what": what, **params}, inputs)
+
+    # ---- the loop --------------------------------------------------------------------------------------------
+    def rewound(self) -> Output:
+        """W_k: the weights that tickets start from. For k = 0 the initial weights, else the end of a first segment [0, k)."""
+        return self._start().out("state") if self.rewind_it else self.init()
+
+    def ticket(self, level: int) -> Stage:
+        """The training run after ``level`` prunings; level 0 is the dense network."""
+        return self._once(("ticket", level), lambda: self._ticket(level))
+
+    def mask(self, level: int) -> Output | None:
+        """The mask after ``level`` prunings; None is dense."""
+        return self._once(("mask", level), lambda: self._mask(level)) if level else None
+
+    def _ticket(self, level: int) -> Stage:
+        if level == 0:
+            return self.train(self.rewound(), optimizer=self._start().out("optimizer") if self.rewind_it else None)
+        kept = self.recipe.optimizer_state == "kept" and self.rewind_it
+        return self.train(self._rewind(level), self._ticket_mask(level), optimizer=self._start().out("optimizer") if kept else None)
+
+    def _mask(self, level: int) -> Output:
+        """Chains are long: the levels below are built first, so that the recursion stays flat."""
+        for lower in range(1, level):
+            self.mask(lower)
+        before = self.ticket(level - 1) if self.recipe.control != "shuffled-mask" else self._unbroken(level - 1)
+        scores = self.score(before.out("state"), before.inputs["state"], self.mask(level - 1), level)
+        return self.prune(scores, self.mask(level - 1))
+
+    def _start(self) -> Stage:
+        return self.train(self.init(), start=0, stop=self.rewind_it)
+
+    # ---- negative controls: the same pipeline with one mechanism broken ---------------------------------------
+    def _rewind(self, level: int) -> Output:
+        return self.init("fresh-rewind", level) if self.recipe.control == "fresh-rewind" else self.rewound()
+
+    def _criterion(self) -> str:
+        return "largest" if self.recipe.control == "largest-pruned" else self.recipe.pruning.criterion
+
+    def _ticket_mask(self, level: int) -> Output:
+        mask = self.mask(level)
+        return self.shuffled(mask, "control", level) if self.recipe.control == "shuffled-mask" else mask
+
+    def _unbroken(self, level: int) -> Stage:
+        return self.train(self.rewound(), self.mask(level))
+
+    def shuffled(self, mask: Output, *use: str | int) -> Output:
+        """The mask permuted within each layer."""
+        return self.transform("shuffle", "mask", {"mask": mask}, *use)
+
+    def with_changes(self, changes: Mapping[str, Any]) -> Trial:
+        """The same trial with dotted fields of its recipe changed, e.g. ``{"pruning.criterion": "mine"}``."""
+        key = ("changes", repr(sorted(changes.items())))
+        return self._once(key, lambda: Trial(changed(self.recipe, changes), self.data, self.seed, self.library))
+
+    # ---- parameters of stages --------------------------------------------------------------------------------
+    def _net(self) -> dict[str, Any]:
+        model = asdict(self.recipe.model) | self.library.source("models", self.recipe.model.name)
+        return {"model": model, "input_shape": list(self.data.input_shape), "classes": self.data.classes}
+
+    def _training(self) -> dict[str, Any]:
+        recipe, labels = self.recipe, [self.seed, "labels"] if self._labels() == "shuffled" else None
+        data = {"name": self.data.name, "fingerprint": self.data.fingerprint, "val": recipe.data.val, "options": dict(recipe.data.options)}
+        return {
+            "data": data | self.library.source("datasets", self.data.name),
+            "optimizer": asdict(recipe.optimizer), "batch_size": recipe.batch_size, "evaluate": asdict(recipe.evaluate),
+            "precision": recipe.precision,
+            "streams": {"split": [self.seed, "split"], "order": [self.seed, "order"], "labels": labels},
+        }  # fmt: skip
+
+    def _labels(self) -> str:
+        return "shuffled" if self.recipe.control == "shuffled-labels" else self.recipe.data.labels
+
+    def _once(self, key: Any, make: Callable[[], Any]) -> Any:
+        if key not in self._memo:
+            self._memo[key] = make()
+        return self._memo[key]

@@ -1,0 +1,239 @@
+"""What the six kinds of stage compute: parameters and loaded inputs in, artefacts and values out.
+
+Every artefact is a dict of tensors. ``train`` takes any number of jobs that share their parameters but for the streams, and
+trains them as one stack; the other kinds take one.
+"""
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ltcore import masks, seeds
+from ltcore.criteria import Scored
+from ltcore.data import Dataset
+from ltcore.errors import UserError
+from ltcore.library import Library
+from ltcore.models import draw_state, layer_kinds, layer_sizes, skeleton
+from ltcore.pruning import prune
+from ltcore.recipe import Evaluate, Model, Optimizer
+from ltcore.training.loop import Checkpoints, Replicate, Segment, train
+from ltcore.training.supervised import Streams
+
+Tensors = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Job:
+    """A stage with its inputs loaded: role -> artefact."""
+
+    kind: str
+    params: Mapping[str, Any]
+    inputs: Mapping[str, Tensors]
+
+
+@dataclass(frozen=True)
+class Value:
+    """One number that a stage measured; ``condition`` holds what tells it from its siblings (the layer, say)."""
+
+    metric: str
+    value: float
+    at: str | None = None
+    resolution: float = 0.0
+    censored: bool = False
+    condition: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a stage yields: artefacts by name, values, curves by name, and facts about the run and its network."""
+
+    artefacts: dict[str, Tensors] = field(default_factory=dict)
+    values: Sequence[Value] = ()
+    curves: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Env:
+    """The world of a stage, none of which changes its numbers: where names and data come from, and the machine."""
+
+    library: Library
+    dataset: Callable[[Mapping[str, Any]], Dataset]  # the ``data`` of a train stage -> the set, on ``device``
+    device: str = "cpu"
+    checkpoints: Checkpoints = field(default_factory=Checkpoints)
+    backend: str | None = None
+
+
+def run(jobs: Sequence[Job], env: Env) -> list[Result]:
+    """Runs jobs of one kind; only ``train`` takes more than one at a time."""
+    if jobs[0].kind == "train":
+        return _train(jobs, env)
+    return [RUNNERS[job.kind](job, env) for job in jobs]
+
+
+def _net(params: Mapping[str, Any], env: Env) -> tuple[Callable[..., nn.Module], Model]:
+    model = {k: v for k, v in params["model"].items() if k != "source"}
+    return env.library.model(model["name"]), Model(**model)
+
+
+def _module(params: Mapping[str, Any], env: Env) -> nn.Module:
+    return skeleton(*_net(params, env), params["input_shape"], params["classes"])
+
+
+# ---- init, score, prune --------------------------------------------------------------------------------------
+def _init(job: Job, env: Env) -> Result:
+    p = job.params
+    state = draw_state(*_net(p, env), p["input_shape"], p["classes"], p["path"])
+    return Result({"state": state}, facts={"layer_sizes": layer_sizes(_module(p, env))})
+
+
+def _score(job: Job, env: Env) -> Result:
+    names = list(layer_kinds(_module(job.params, env)))
+    weights, start = ({n: job.inputs[role][n] for n in names} for role in ("weights", "start"))
+    mask = {n: job.inputs.get("mask", {}).get(n, torch.ones_like(weights[n], dtype=torch.bool)) for n in names}
+    criterion = job.params["criterion"]["name"]
+    scores = dict(env.library.criterion(criterion)(Scored(weights, start, mask, seeds.stream(*job.params["path"]))))
+    _check_scores(criterion, scores, weights)
+    return Result({"scores": {n: s.contiguous() for n, s in scores.items()}})
+
+
+def _check_scores(criterion: str, scores: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> None:
+    for n, w in weights.items():
+        found = tuple(scores[n].shape) if n in scores else None
+        if found != tuple(w.shape):
+            raise UserError(f"criterion {criterion!r} must give {n} scores of shape {tuple(w.shape)}; it gave {found or 'none'}")
+
+
+def _prune(job: Job, env: Env) -> Result:
+    module, rates = _module(job.params, env), job.params["rates"]
+    kinds = {n: kind for n, kind in layer_kinds(module).items() if kind in rates}
+    if not kinds:
+        there = sorted(set(layer_kinds(module).values()))
+        raise UserError(f"nothing to prune: the model has layers of kind {', '.join(there) or 'none'}, the rates name {', '.join(rates)}")
+    scores = {n: job.inputs["scores"][n] for n in kinds}
+    before = {n: job.inputs["mask"][n] for n in kinds} if "mask" in job.inputs else masks.full({n: s.shape for n, s in scores.items()})
+    mask = prune(scores, before, {n: rates[kind] for n, kind in kinds.items()}, job.params["scope"])
+    return Result({"mask": mask}, facts=_density(masks.report(mask, sum(layer_sizes(module).values()))))
+
+
+def _density(report: masks.Report) -> dict[str, Any]:
+    return {
+        "kept": report.kept_prunable, "density_prunable": report.density_prunable, "density_all": report.density_all,
+        "density_layers": report.layers, "collapsed": [n for n, d in report.layers.items() if d == 0],
+    }  # fmt: skip
+
+
+# ---- train ---------------------------------------------------------------------------------------------------
+def _train(jobs: Sequence[Job], env: Env) -> list[Result]:
+    params, module = jobs[0].params, _module(jobs[0].params, env)
+    data = env.dataset(params["data"])
+    trained = train(module, data, segment(params), [_replicate(job) for job in jobs], env.checkpoints, env.backend)
+    results = []
+    for job, t in zip(jobs, trained):
+        values = _train_values(t.metrics, t.facts, params["evaluate"]["every_it"])
+        facts = t.facts | _network_facts(module, job, t.state)
+        results.append(Result({"state": t.state, "optimizer": t.optimizer}, values, t.curves, facts))
+    return results
+
+
+def segment(params: Mapping[str, Any]) -> Segment:
+    """The training segment that a train stage's parameters describe."""
+    o, e = params["optimizer"], params["evaluate"]
+    optimizer = Optimizer(**{**o, "betas": tuple(o["betas"]), "drops_it": tuple(o["drops_it"])})
+    evaluate = Evaluate(e["every_it"], tuple(e["test"]), tuple(e["train"]))
+    return Segment(optimizer, params["batch_size"], params["start"], params["stop"], evaluate, params["data"]["val"], params["precision"])
+
+
+def _replicate(job: Job) -> Replicate:
+    return Replicate(job.inputs["state"], job.inputs.get("mask", {}), Streams(**job.params["streams"]), job.inputs.get("optimizer"))
+
+
+def _train_values(metrics: Mapping[str, Mapping[str, float]], facts: Mapping[str, Any], every_it: int) -> list[Value]:
+    values = []
+    for at, named in metrics.items():
+        for metric, value in named.items():
+            n = facts[f"n_{metric.partition('_')[0]}"]
+            values.append(Value(metric, value if math.isfinite(value) else math.inf, at, 100 / n if metric.endswith("_pct") else 0.0))
+    if "early-stop" in metrics:
+        values.append(Value("early_stop_it", facts["early_stop_it"], None, every_it, facts["censored"]))
+    return values
+
+
+def _network_facts(module: nn.Module, job: Job, end: Tensors) -> dict[str, Any]:
+    """Densities counted in the weights at the end, layers that died, weights on a path, and signs kept since the start."""
+    mask = job.inputs.get("mask", {})
+    stray = [n for n, m in mask.items() if end[n][~m].any()]
+    if stray:
+        raise AssertionError(f"pruned weights are not 0 after training: {stray}")
+    sizes = layer_sizes(module)
+    alive = {n: end[n] != 0 for n in sizes}
+    prunable = {n: alive[n] for n in (mask or sizes)}
+    same = sum(int((end[n].sign() == job.inputs["state"][n].sign())[alive[n]].sum()) for n in sizes)
+    return _density(masks.report(prunable, sum(sizes.values()))) | {
+        "density_effective": masks.effective(alive),
+        "sign_agreement_pct": 100 * same / max(masks.kept(alive), 1),
+    }
+
+
+# ---- transform -----------------------------------------------------------------------------------------------
+def _shuffle(job: Job) -> Tensors:
+    return masks.shuffled(job.inputs["mask"], seeds.stream(*job.params["path"]))
+
+
+def _noise(job: Job) -> Tensors:
+    """w + sd × (the layer's own standard deviation) × N(0, 1) on every parameter that varies; constant ones (biases of 0) stay."""
+    generator, sd = seeds.stream(*job.params["path"]), job.params["sd"]
+    draws = {n: torch.randn(w.shape, generator=generator) for n, w in job.inputs["state"].items()}
+    return {n: w + sd * w.std() * draws[n] if w.is_floating_point() and w.numel() > 1 else w for n, w in job.inputs["state"].items()}
+
+
+TRANSFORMS: dict[str, tuple[str, Callable[[Job], Tensors]]] = {"shuffle": ("mask", _shuffle), "noise": ("state", _noise)}
+
+
+def _transform(job: Job, env: Env) -> Result:
+    artefact, op = TRANSFORMS[job.params["op"]]
+    return Result({artefact: op(job)})
+
+
+# ---- measure -------------------------------------------------------------------------------------------------
+def _weight_movement(job: Job) -> list[Value]:
+    """Of dense training: |w_end − w_0| and |w_end| − |w_0|, over the weights that the mask keeps against those it drops."""
+    start, end, mask = (job.inputs[role] for role in ("start", "end", "mask"))
+    move = torch.cat([(end[n] - start[n]).abs().flatten() for n in mask]).double()
+    growth = torch.cat([(end[n].abs() - start[n].abs()).flatten() for n in mask]).double()
+    keep = torch.cat([m.flatten() for m in mask.values()])
+    ratio = move[keep].mean() / move[~keep].mean()
+    return [Value("weight_move_ratio", float(ratio)), Value("weight_growth_gap", float(growth[keep].mean() - growth[~keep].mean()))]
+
+
+def _init_magnitude(job: Job) -> list[Value]:
+    """Mean |w_0| of the kept weights of each layer, in percent above the layer's own mean; layer 1 is the first hidden layer."""
+    start, mask = job.inputs["start"], job.inputs["mask"]
+    excess = [100 * float(start[n].abs()[m].double().mean() / start[n].abs().double().mean() - 1) for n, m in mask.items()]
+    return [Value("init_magnitude_excess_pct", x, condition={"layer": i}) for i, x in enumerate(excess, 1)]
+
+
+def _mask_overlap(job: Job) -> list[Value]:
+    """Shared share of two masks' kept weights beside what chance gives, and their distance."""
+    share, chance = masks.overlap(job.inputs["a"], job.inputs["b"])
+    distance = masks.distance(job.inputs["a"], job.inputs["b"])
+    return [Value("mask_overlap_ratio", share), Value("mask_overlap_chance_ratio", chance), Value("mask_distance", distance)]
+
+
+MEASURES: dict[str, Callable[[Job], list[Value]]] = {
+    "weight-movement": _weight_movement, "init-magnitude": _init_magnitude, "mask-overlap": _mask_overlap,
+}  # fmt: skip
+
+
+def _measure(job: Job, env: Env) -> Result:
+    return Result(values=MEASURES[job.params["what"]](job))
+
+
+RUNNERS: dict[str, Callable[[Job, Env], Result]] = {
+    "init": _init, "score": _score, "prune": _prune, "transform": _transform, "measure": _measure,
+}  # fmt: skip

@@ -1,0 +1,60 @@
+"""Scores to masks: exactly k weights go, ties broken by flat index, within each layer or over all layers together."""
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from ltcore.masks import Mask
+
+
+def count(rate: float, remaining: int) -> int:
+    """k = floor(rate × remaining + 0.5): round half up, the same in every language and library."""
+    return math.floor(rate * remaining + 0.5)
+
+
+def drop_lowest(scores: Tensor, mask: Tensor, k: int) -> Tensor:
+    """The mask (bool, flat or shaped) without the k kept weights of lowest score; of equal scores the lower flat index goes first."""
+    flat, where = scores.flatten(), mask.flatten().nonzero().squeeze(1)
+    lowest = where[torch.sort(flat[where], stable=True).indices[:k]]
+    out = mask.flatten().clone()
+    out[lowest] = False
+    return out.reshape(mask.shape)
+
+
+def prune_layerwise(scores: Mapping[str, Tensor], mask: Mask, rates: Mapping[str, float]) -> dict[str, Tensor]:
+    """Each tensor loses ``count(rates[name], what it still holds)`` weights; tensors without a rate stay whole."""
+    return {name: drop_lowest(scores[name], m, count(rates.get(name, 0.0), int(m.sum()))) for name, m in mask.items()}
+
+
+def prune_global(scores: Mapping[str, Tensor], mask: Mask, rates: Mapping[str, float]) -> dict[str, Tensor]:
+    """All tensors with a rate are ranked together and lose ``count(rate, all that they hold)`` weights.
+
+    Raises:
+        ValueError: the tensors do not share one rate.
+    """
+    names = [name for name in mask if name in rates]
+    if len({rates[name] for name in names}) > 1:
+        raise ValueError("global pruning takes one rate for all layers")
+    together = torch.cat([mask[name].flatten() for name in names])
+    left = drop_lowest(torch.cat([scores[name].flatten() for name in names]), together, count(rates[names[0]], int(together.sum())))
+    parts = left.split([mask[name].numel() for name in names])
+    return {**mask, **{name: part.reshape(mask[name].shape) for name, part in zip(names, parts)}}
+
+
+SCOPES = {"layerwise": prune_layerwise, "global": prune_global}
+
+
+def prune(scores: Mapping[str, Tensor], mask: Mask, rates: Mapping[str, float], scope: str) -> dict[str, Tensor]:
+    """One prune step.
+
+    Args:
+        scores: prunable parameter -> scores of its shape; NaN counts as lowest.
+        mask: what is kept so far.
+        rates: prunable parameter -> share of its remaining weights to remove.
+        scope: ``layerwise`` or ``global``.
+    """
+    clean = {name: torch.nan_to_num(s, nan=-math.inf, posinf=math.inf, neginf=-math.inf) for name, s in scores.items()}
+    return SCOPES[scope](clean, mask, rates)

@@ -1,0 +1,137 @@
+"""What an experiment declares: model, data, training and pruning, as frozen values with the field's words.
+
+Defaults are DESIGN's choices for what papers leave silent; every field that can change a number is in the stage hashes.
+"""
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ltcore.errors import UsageError
+from ltcore.names import nearest
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model family with its options; ``init`` names a scheme of ``ltcore.models.INITS`` (``module``: the module's own)."""
+
+    name: str
+    init: str = "glorot-normal"
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Data:
+    """A data set; ``val`` examples are split off the training set, one random draw a trial."""
+
+    name: str
+    val: int = 0
+    options: Mapping[str, Any] = field(default_factory=dict)
+    labels: str = "true"  # "shuffled" is the negative control shuffled-labels
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """``adam`` or ``sgd``; the learning rate is multiplied by ``factor`` at each iteration of ``drops_it``, after a linear warm-up from 0."""
+
+    name: str
+    lr: float
+    momentum: float = 0.0
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    weight_decay: float = 0.0
+    warmup_it: int = 0
+    drops_it: tuple[int, ...] = ()
+    factor: float = 0.1
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Validation every ``every_it`` iterations; other splits only at the points named: ``early-stop``, ``end``, ``30000it``."""
+
+    every_it: int
+    test: tuple[str, ...] = ("early-stop", "end")
+    train: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Pruning:
+    """A share ``rates[kind]`` of what remains goes each round; kinds of layer that are not named are never pruned.
+
+    Args:
+        scope: ``layerwise`` or ``global`` (all prunable layers ranked together; one rate then).
+        counts: what the printed percentage is of: ``all-weights`` or ``prunable``.
+    """
+
+    rates: Mapping[str, float]
+    criterion: str = "magnitude"
+    scope: str = "layerwise"
+    counts: str = "all-weights"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that one trial of an experiment needs to know, apart from its seed."""
+
+    model: Model
+    data: Data
+    optimizer: Optimizer
+    batch_size: int
+    length: str
+    evaluate: Evaluate
+    pruning: Pruning
+    rewind: str = "0it"
+    optimizer_state: str = "fresh"  # after a rewind; "kept" takes the state saved with the weights rewound to
+    precision: str = "fp32"  # fp64, fp32, tf32, bf16
+    control: str = "none"  # the negative control: see ltcore.imp.CONTROLS
+
+
+def changed(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
+    """The recipe with dotted fields replaced, e.g. ``{"optimizer.lr": 0.1}``; text is turned into the field's own type.
+
+    Raises:
+        UsageError: no such field, or a value of the wrong type.
+    """
+    for path, value in changes.items():
+        recipe = _replace(recipe, path.split("."), value, path)
+    return recipe
+
+
+def _replace(value: Any, path: list[str], new: Any, whole: str) -> Any:
+    head, *rest = path
+    names = [f.name for f in dataclasses.fields(value)] if dataclasses.is_dataclass(value) else list(value)
+    open_mapping = isinstance(value, Mapping)
+    if head not in names and not (open_mapping and not rest):
+        raise UsageError(f"no field {head!r} in {whole!r}{nearest(head, names)}")
+    old = value.get(head) if open_mapping else getattr(value, head)
+    inner = _replace(old, rest, new, whole) if rest else _coerced(old, new, whole)
+    return {**value, head: inner} if open_mapping else dataclasses.replace(value, **{head: inner})
+
+
+def _coerced(old: Any, new: Any, path: str) -> Any:
+    """``new`` in the type of ``old``; text is read as YAML reads it (numbers, lists)."""
+    if isinstance(new, str) and not isinstance(old, str):
+        import yaml
+
+        try:
+            new = yaml.safe_load(new)
+        except yaml.YAMLError:
+            raise UsageError(f"bad value for {path!r}: {new!r}") from None
+    if isinstance(old, tuple) and isinstance(new, (list, tuple)):
+        return tuple(new)
+    if isinstance(old, float) and isinstance(new, int) and not isinstance(new, bool):
+        return float(new)
+    if isinstance(old, float) and isinstance(new, str):
+        return _number(new, path)
+    if old is not None and (type(new) is not type(old)):
+        raise UsageError(f"bad value for {path!r}: {new!r} is not {'a whole number' if isinstance(old, int) else f'of type {type(old).__name__}'}")
+    return new
+
+
+def _number(text: str, path: str) -> float:
+    try:
+        return float(text)  # YAML reads 1e-3 as text
+    except ValueError:
+        raise UsageError(f"bad value for {path!r}: {text!r} is not a number") from None

@@ -1,0 +1,120 @@
+"""Tensors on disk, and the ticket file: mask, weights at the rewind step, model and provenance in one safetensors file.
+
+safetensors only, never pickle. Masks are stored as packed bits; their shapes stand in the file's metadata.
+"""
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from ltcore.errors import UserError
+
+FORMAT = "ltcore-1"
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any] | None = None) -> None:
+    """Writes tensors; bool ones as packed bits."""
+    shapes = {n: list(t.shape) for n, t in tensors.items() if t.dtype == torch.bool}
+    packed = {n: _pack(t) if n in shapes else t.detach().cpu().contiguous() for n, t in tensors.items()}
+    save_file(packed, path, metadata={"format": FORMAT, "masks": json.dumps(shapes), "about": json.dumps(metadata or {}, sort_keys=True)})
+
+
+def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and metadata of a file that :func:`save_tensors` wrote.
+
+    Raises:
+        UserError: the file is missing, damaged, or something else (a pickle, say).
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            head = file.metadata() or {}
+            if head.get("format") != FORMAT:
+                raise UserError(f"{path} is a safetensors file, but not one of ours (no format {FORMAT} in its metadata)")
+            shapes, about = json.loads(head["masks"]), json.loads(head["about"])
+            return {n: _unpack(file.get_tensor(n), shapes[n]) if n in shapes else file.get_tensor(n) for n in file.keys()}, about
+    except FileNotFoundError:
+        raise UserError(f"no such file: {path}") from None
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        raise UserError(f"{path} can't be read: damaged, or not a safetensors file ({str(error).splitlines()[0]})") from error
+
+
+def _pack(mask: Tensor) -> Tensor:
+    return torch.from_numpy(np.packbits(mask.cpu().numpy().ravel()))
+
+
+def _unpack(bits: Tensor, shape: list[int]) -> Tensor:
+    n = int(np.prod(shape, dtype=np.int64))
+    if bits.dtype != torch.uint8 or bits.dim() != 1 or len(bits) != -(-n // 8):
+        raise ValueError(f"a mask of shape {shape} does not fit its {bits.numel()} bytes")
+    return torch.from_numpy(np.unpackbits(bits.numpy(), count=n).astype(bool).reshape(shape))
+
+
+@dataclass(frozen=True)
+class Ticket:
+    """A subnetwork to train: which weights, from which values, of what model, and where it came from.
+
+    Args:
+        mask: prunable parameter -> bool.
+        weights: parameters and buffers at the rewind step, unmasked.
+        about: JSON values: model, data, level, rewind step, stage hashes.
+    """
+
+    mask: Mapping[str, Tensor]
+    weights: Mapping[str, Tensor]
+    about: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def density(self) -> float:
+        """Fraction of the prunable weights kept."""
+        return sum(int(m.sum()) for m in self.mask.values()) / max(sum(m.numel() for m in self.mask.values()), 1)
+
+    def apply(self, module: nn.Module) -> nn.Module:
+        """Puts ``weights * mask`` into a module of the same names and shapes, and returns it.
+
+        Raises:
+            UserError: a name or a shape does not fit; the module is left as it was.
+        """
+        own = dict(module.state_dict())
+        for name, w in self.weights.items():
+            if name not in own or own[name].shape != w.shape:
+                there = tuple(own[name].shape) if name in own else "no such tensor"
+                raise UserError(f"the ticket does not fit this model: {name} is {tuple(w.shape)} in the ticket, {there} in the model")
+        missing = sorted(set(own) - set(self.weights))
+        if missing:
+            raise UserError(f"the ticket does not fit this model: it has no {', '.join(missing[:3])}")
+        module.load_state_dict({n: w * self.mask[n] if n in self.mask else w for n, w in self.weights.items()})
+        return module
+
+
+def save(path: Path, ticket: Ticket) -> None:
+    """One file: ``mask/<name>`` and ``weights/<name>``."""
+    tensors = {f"mask/{n}": m for n, m in ticket.mask.items()} | {f"weights/{n}": w for n, w in ticket.weights.items()}
+    save_tensors(path, tensors, {"ticket": dict(ticket.about)})
+
+
+def load(path: Path) -> Ticket:
+    """The ticket of a file.
+
+    Raises:
+        UserError: not a file of ours, or a mask that does not fit its weights.
+    """
+    tensors, about = load_tensors(Path(path))
+    if not isinstance(about, dict) or not isinstance(about.get("ticket"), dict):
+        raise UserError(f"{path} holds tensors, but no ticket")
+    groups: dict[str, dict[str, Tensor]] = {"mask": {}, "weights": {}}
+    for name, t in tensors.items():
+        group, _, rest = name.partition("/")
+        groups.setdefault(group, {})[rest] = t
+    for name, m in groups["mask"].items():
+        if m.dtype != torch.bool or name not in groups["weights"] or groups["weights"][name].shape != m.shape:
+            raise UserError(f"{path} is damaged: the mask of {name} does not fit its weights")
+    return Ticket(groups["mask"], groups["weights"], about["ticket"])

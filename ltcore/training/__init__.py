@@ -1,0 +1,1 @@
+"""One loop that trains R replicates: optimisers, back ends, batches, evaluation."""

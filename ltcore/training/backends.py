@@ -1,0 +1,124 @@
+"""Two ways to the gradients of R copies of one module, behind one contract.
+
+``grads(batch) -> losses (R,), {name: (R, …)}`` at the back end's own stacked ``params`` and ``buffers``, which the optimiser changes in place;
+``forward(x)`` evaluates all copies. ``Loop`` runs copy after copy on views of the stack, each as it would run alone: the default on CPU,
+and for modules that vmap refuses. ``Vmap`` stacks any ``nn.Module`` with ``torch.func`` without a line from its author: the default on GPU.
+"""
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, grad_and_value, vmap
+
+LossFn = Callable[[Tensor, Tensor], Tensor]  # (outputs of one copy, targets) -> scalar
+Stack = dict[str, Tensor]  # name -> (R, …)
+
+
+class Loop:
+    """One bound module per replicate; its parameters and buffers are views of row r of the stack."""
+
+    name = "loop"
+
+    def __init__(self, module: nn.Module, params: Stack, buffers: Stack, loss: LossFn):
+        self.params, self.buffers, self.loss = params, buffers, loss
+        self.replicates = len(next(iter(params.values())))
+        self.modules = [_bind(copy.deepcopy(module), params, buffers, r) for r in range(self.replicates)]
+        self.leaves = [[dict(m.named_parameters())[n] for n in params] for m in self.modules]
+        many = self.replicates > 1
+        self.stacked = {n: torch.empty_like(p) for n, p in params.items()} if many else {}
+
+    def grads(self, x: Tensor, y: Tensor) -> tuple[Tensor, Stack]:
+        """x (R, B, …), y (R, B)."""
+        losses = []
+        for r, (module, leaves) in enumerate(zip(self.modules, self.leaves)):
+            loss = self.loss(module(x[r]), y[r])
+            found = torch.autograd.grad(loss, leaves, materialize_grads=True)
+            losses.append(loss.detach())
+            if not self.stacked:
+                return loss.detach()[None], {n: g[None] for n, g in zip(self.params, found)}
+            for g, n in zip(found, self.params):
+                self.stacked[n][r].copy_(g)
+        return torch.stack(losses), self.stacked
+
+    @torch.no_grad()
+    def forward(self, x: Tensor) -> Tensor:
+        """Outputs of every copy in evaluation mode, x (R, B, …)."""
+        out = torch.stack([module.eval()(x[r]) for r, module in enumerate(self.modules)])
+        for module in self.modules:
+            module.train()
+        return out
+
+
+class Vmap:
+    """All replicates in one call; buffers (batch norm, counters) are stacked, changed by the pass and kept."""
+
+    name = "vmap"
+
+    def __init__(self, module: nn.Module, params: Stack, buffers: Stack, loss: LossFn):
+        self.params, self.buffers = params, buffers
+        self.replicates = len(next(iter(params.values())))
+        self.body = copy.deepcopy(module).to(next(iter(params.values())).device)
+        body = self.body
+
+        def one(p: Stack, b: Stack, x: Tensor, y: Tensor) -> tuple[Tensor, Stack]:
+            b = {n: t.clone() for n, t in b.items()}
+            return loss(functional_call(body, (p, b), (x,)), y), b
+
+        self._grads = vmap(grad_and_value(one, has_aux=True), randomness="different")
+
+    def grads(self, x: Tensor, y: Tensor) -> tuple[Tensor, Stack]:
+        """x (R, B, …), y (R, B)."""
+        grads, (losses, buffers) = self._grads(self.params, self.buffers, x, y)
+        for n, b in buffers.items():
+            self.buffers[n].copy_(b)
+        return losses.detach(), grads
+
+    @torch.no_grad()
+    def forward(self, x: Tensor) -> Tensor:
+        """Outputs of every copy in evaluation mode, x (R, B, …)."""
+        self.body.eval()
+        out = vmap(lambda p, b, x: functional_call(self.body, (p, b), (x,)))(self.params, self.buffers, x)
+        self.body.train()
+        return out
+
+
+BACKENDS = {"loop": Loop, "vmap": Vmap}
+
+
+def choose(module: nn.Module, params: Stack, buffers: Stack, loss: LossFn, x: Tensor, y: Tensor, wanted: str | None = None) -> Loop | Vmap:
+    """The back end asked for, else vmap for a stack on a GPU where a probe with one batch shows that the module allows it, else the loop."""
+    if wanted is None:
+        stack = x.device.type != "cpu" and x.shape[0] > 1
+        wanted = "vmap" if stack and _vmap_takes(module, params, buffers, loss, x, y) else "loop"
+    return BACKENDS[wanted](module, params, buffers, loss)
+
+
+def _vmap_takes(module: nn.Module, params: Stack, buffers: Stack, loss: LossFn, x: Tensor, y: Tensor) -> bool:
+    """vmap refuses data-dependent branches, boolean indexing and parametrizations with a RuntimeError."""
+    try:
+        Vmap(module, params, {n: b.clone() for n, b in buffers.items()}, loss).grads(x, y)
+    except RuntimeError as error:
+        if isinstance(error, torch.cuda.OutOfMemoryError):
+            raise
+        return False
+    return True
+
+
+def _bind(module: nn.Module, params: Stack, buffers: Stack, r: int) -> nn.Module:
+    """Makes parameters and buffers of the module views of row r; the optimiser's writes to the stack are seen at once."""
+    rows = {name: t[r] for name, t in (params | buffers).items()}
+    for name, old in list(module.named_parameters()):
+        owner, leaf = _owner(module, name)
+        owner._parameters[leaf] = nn.Parameter(rows[name], requires_grad=old.requires_grad)
+    for name, _ in list(module.named_buffers()):
+        owner, leaf = _owner(module, name)
+        owner._buffers[leaf] = rows[name]
+    return module.train()
+
+
+def _owner(module: nn.Module, name: str) -> tuple[nn.Module, str]:
+    path, _, leaf = name.rpartition(".")
+    return module.get_submodule(path), leaf

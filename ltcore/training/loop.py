@@ -1,0 +1,266 @@
+"""One segment of training for R replicates at once: step, mask, evaluate, remember the minimum of validation loss.
+
+What comes out depends on each replicate's own inputs alone, not on which others ran beside it.
+"""
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ltcore.data import Dataset
+from ltcore.errors import UsageError
+from ltcore.models import split_state
+from ltcore.recipe import Evaluate, Optimizer
+from ltcore.training import backends, optimizers, supervised
+from ltcore.training.capture import Captured
+
+DTYPES = {"fp32": torch.float32, "fp64": torch.float64}
+CURVES = ("val_loss", "val_accuracy_pct", "train_loss")
+PARTS = ("val", "test", "train")
+CHECK_EVERY_IT = 64  # how often a segment asks whether to save or stop
+
+Masks = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Iterations [start, stop) of a schedule, shared by all replicates of a stack."""
+
+    optimizer: Optimizer
+    batch_size: int
+    start: int
+    stop: int
+    evaluate: Evaluate
+    val: int
+    precision: str = "fp32"
+
+
+@dataclass(frozen=True)
+class Replicate:
+    """What one copy brings: its weights and buffers, mask, optimiser state (None: fresh) and streams."""
+
+    state: Mapping[str, Tensor]
+    mask: Mapping[str, Tensor]
+    streams: supervised.Streams
+    optimizer: Mapping[str, Tensor] | None = None
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What one copy leaves: weights at the end, optimiser state, metrics by point (``early-stop``, ``end``, …) and curves."""
+
+    state: dict[str, Tensor]
+    optimizer: dict[str, Tensor]
+    metrics: dict[str, dict[str, float]]
+    curves: dict[str, list[float]]
+    facts: dict[str, Any]
+
+
+@dataclass
+class Checkpoints:
+    """Where a long segment saves itself, and when it has to stop; the defaults do neither."""
+
+    load: Callable[[], dict[str, Tensor] | None] = lambda: None
+    save: Callable[[dict[str, Tensor]], None] = lambda tensors: None
+    due: Callable[[], bool] = lambda: False
+    stop: Callable[[], bool] = lambda: False
+
+
+class Stopped(Exception):
+    """The time given is used up; the segment has saved itself."""
+
+
+@dataclass
+class _Run:
+    """Everything that changes while a segment runs, as tensors, so that a checkpoint is this and nothing else."""
+
+    params: dict[str, Tensor]  # (R, …) each, as are buffers, best and the optimiser's slots
+    buffers: dict[str, Tensor]
+    optimizer: dict[str, Tensor]
+    best: dict[str, Tensor]  # parameters and buffers at the minimum of validation loss
+    best_loss: Tensor  # (R,)
+    best_it: Tensor  # (R,)
+    curves: Tensor  # (evaluations, R, 3) in the order of CURVES
+    reads: Tensor  # (declared points, parts, R, 2): loss and accuracy
+    loss_sum: Tensor  # (R,) training loss since the last evaluation
+    progress: Tensor  # (3,): next iteration, evaluations done, iteration of the last evaluation
+
+    def flat(self) -> dict[str, Tensor]:
+        out = {}
+        for f in fields(self):
+            value = getattr(self, f.name)
+            out |= {f"{f.name}/{n}": t for n, t in value.items()} if isinstance(value, dict) else {f.name: value}
+        return out
+
+    def restore(self, saved: Mapping[str, Tensor]) -> None:
+        for name, t in self.flat().items():
+            t.copy_(saved[name])
+
+
+def train(module: nn.Module, data: Dataset, segment: Segment, replicates: Sequence[Replicate],
+          checkpoints: Checkpoints | None = None, backend: str | None = None) -> list[Trained]:  # fmt: skip
+    """Trains R copies of ``module`` from their own states on ``data`` (already on the device).
+
+    Masks act on the weights once, at the start, and on every gradient after that.
+
+    Raises:
+        Stopped: ``checkpoints.stop()`` said so; the state was saved before.
+        UsageError: a precision that the engine does not have.
+    """
+    if segment.precision not in DTYPES:
+        raise UsageError(f"precision {segment.precision!r} is not available: use one of {', '.join(DTYPES)}")
+    checkpoints = checkpoints or Checkpoints()
+    batches = supervised.Batches(data, segment.val, segment.batch_size, [r.streams for r in replicates], DTYPES[segment.precision])
+    run, masks = _begin(module, segment, replicates, batches)
+    saved = checkpoints.load()
+    if saved:
+        run.restore(saved)
+    x, y = batches.fetch(batches.index(segment.start))
+    engine = backends.choose(module, run.params, run.buffers, supervised.loss, x, y, backend)
+    _steps(engine, batches, segment, run, masks, checkpoints)
+    return _finish(engine, batches, segment, run)
+
+
+def _begin(module: nn.Module, segment: Segment, replicates: Sequence[Replicate], batches: supervised.Batches) -> tuple[_Run, Masks]:
+    dtype, device, copies = DTYPES[segment.precision], batches.device, len(replicates)
+    masks = {n: torch.stack([r.mask[n] for r in replicates]).to(device, dtype) for n in replicates[0].mask}
+    stack = {n: torch.stack([r.state[n] for r in replicates]).to(device) for n in replicates[0].state}
+    stack = {n: t.to(dtype) if t.is_floating_point() else t for n, t in stack.items()}
+    stack = {n: t * masks[n] if n in masks else t for n, t in stack.items()}
+    params, buffers = split_state(module, stack)
+    rows = torch.full((copies,), math.inf, dtype=torch.float64)
+    run = _Run(
+        params, buffers, _optimizer_state(segment, replicates, params, masks), {n: t.clone() for n, t in stack.items()},
+        best_loss=rows, best_it=torch.full((copies,), segment.start),
+        curves=torch.full((len(evaluation_points(segment)), copies, len(CURVES)), math.nan, dtype=torch.float64),
+        reads=torch.full((len(_declared(segment)), len(PARTS), copies, 2), math.nan, dtype=torch.float64),
+        loss_sum=torch.zeros(copies, dtype=torch.float64, device=device),
+        progress=torch.tensor([segment.start, 0, segment.start]),
+    )  # fmt: skip
+    return run, masks
+
+
+def _optimizer_state(segment: Segment, replicates: Sequence[Replicate], params: Mapping[str, Tensor], masks: Masks) -> dict[str, Tensor]:
+    """Zeros, or the state that came with the weights, with what belongs to pruned weights set to 0."""
+    state = optimizers.init(segment.optimizer, params)
+    if replicates[0].optimizer is None:
+        return state
+    for n, t in state.items():
+        given = [r.optimizer[n] for r in replicates]
+        t.copy_(given[0] if n == "step" else torch.stack(given))
+        name = n.partition("/")[2]
+        if name in masks:
+            t.mul_(masks[name])
+    return state
+
+
+def evaluation_points(segment: Segment) -> list[int]:
+    """Iterations after which validation is read: multiples of ``every_it`` beyond the start, and the last one."""
+    every = segment.evaluate.every_it
+    points = list(range(segment.start - segment.start % every + every, segment.stop + 1, every))
+    return points if segment.stop in (segment.start, *points[-1:]) else [*points, segment.stop]
+
+
+def _declared(segment: Segment) -> list[int]:
+    """Iterations of this segment that the evaluation names, such as 30000 for ``30000it``."""
+    named = {int(p[:-2]) for p in (*segment.evaluate.test, *segment.evaluate.train) if p.endswith("it")}
+    return sorted(t for t in named if segment.start < t <= segment.stop)
+
+
+def _steps(engine: Any, batches: supervised.Batches, segment: Segment, run: _Run, masks: Masks, checkpoints: Checkpoints) -> None:
+    points, declared = set(evaluation_points(segment)), _declared(segment)
+
+    def step(index: Tensor, lr: optimizers.Rate) -> Tensor:
+        losses, grads = engine.grads(*batches.fetch(index))
+        for n, mask in masks.items():
+            grads[n].mul_(mask)
+        optimizers.update(segment.optimizer, run.params, grads, run.optimizer, lr)
+        return losses
+
+    if batches.device.type == "cuda":
+        step = Captured(step, batches.index(segment.start), run.params | run.buffers | run.optimizer)
+    for t in range(int(run.progress[0]), segment.stop):
+        run.loss_sum += step(batches.index(t), optimizers.learning_rate(segment.optimizer, t))
+        if t + 1 in points and segment.val:
+            _validate(engine, batches, run, t + 1)
+        if t + 1 in declared:
+            run.reads[declared.index(t + 1)] = _read(engine, batches, segment.evaluate, f"{t + 1}it")
+        if t % CHECK_EVERY_IT == 0:
+            run.progress[0] = t + 1
+            _checkpoint(run, checkpoints)
+
+
+def _checkpoint(run: _Run, checkpoints: Checkpoints) -> None:
+    stop = checkpoints.stop()
+    if stop or checkpoints.due():
+        checkpoints.save(run.flat())
+    if stop:
+        raise Stopped
+
+
+def _validate(engine: Any, batches: supervised.Batches, run: _Run, t: int) -> None:
+    """Reads validation, notes the curves, and keeps a copy of every replicate that is at a new minimum."""
+    loss, accuracy = (v.cpu() for v in supervised.evaluate(engine, batches, "val"))
+    _, row, last = run.progress.tolist()
+    run.curves[row] = torch.stack([loss, accuracy, run.loss_sum.cpu() / (t - last)], dim=1)
+    run.loss_sum.zero_()
+    run.progress[1:] = torch.tensor([row + 1, t])
+    for r in (loss < run.best_loss).nonzero().flatten().tolist():
+        run.best_loss[r], run.best_it[r] = loss[r], t
+        for n, now in (run.params | run.buffers).items():
+            run.best[n][r].copy_(now[r])
+
+
+def _read(engine: Any, batches: supervised.Batches, evaluate: Evaluate, point: str) -> Tensor:
+    """Loss and accuracy of the parts that the protocol reads at this point, (parts, R, 2); NaN for those it does not."""
+    wanted = {"val": batches.size("val") > 0, "test": point in evaluate.test, "train": point in evaluate.train}
+    unread = torch.full((len(batches.streams), 2), math.nan, dtype=torch.float64)
+    return torch.stack([torch.stack(supervised.evaluate(engine, batches, p), dim=1).cpu() if wanted[p] else unread for p in PARTS])
+
+
+def _finish(engine: Any, batches: supervised.Batches, segment: Segment, run: _Run) -> list[Trained]:
+    """Reads the end, then the minimum of validation loss (by putting those weights in place), and takes the stack apart."""
+    reads = {f"{t}it": read for t, read in zip(_declared(segment), run.reads)}
+    reads["end"] = _read(engine, batches, segment.evaluate, "end")
+    end = {n: t.clone() for n, t in (run.params | run.buffers).items()}
+    for n, t in (run.params | run.buffers).items():
+        t.copy_(run.best[n])
+    if segment.val:
+        reads["early-stop"] = _read(engine, batches, segment.evaluate, "early-stop")
+    return [_row(r, batches, segment, run, end, reads) for r in range(len(batches.streams))]
+
+
+def _row(r: int, batches: supervised.Batches, segment: Segment, run: _Run, end: Mapping[str, Tensor], reads: Mapping[str, Tensor]) -> Trained:
+    metrics = {point: _named(read[:, r]) for point, read in reads.items()}
+    curves = {"it": evaluation_points(segment)} | {name: run.curves[:, r, i].tolist() for i, name in enumerate(CURVES)}
+    optimizer = {n: t.cpu() if n == "step" else t[r].cpu() for n, t in run.optimizer.items()}
+    best_it = int(run.best_it[r])
+    facts = {
+        "early_stop_it": best_it,
+        "censored": best_it == segment.stop,
+        "failed": _failure(metrics, batches),
+        "n_val": batches.size("val"), "n_test": batches.size("test"), "n_train": batches.size("train"),
+    }  # fmt: skip
+    return Trained({n: t[r].cpu() for n, t in end.items()}, optimizer, metrics, curves, facts)
+
+
+def _named(read: Tensor) -> dict[str, float]:
+    """(parts, 2) as metrics, without those that were not read."""
+    named = {f"{part}_{what}": float(read[i, j]) for i, part in enumerate(PARTS) for j, what in enumerate(("loss", "accuracy_pct"))}
+    unread = {part for i, part in enumerate(PARTS) if read[i].isnan().all()}
+    return {name: value for name, value in named.items() if name.partition("_")[0] not in unread}
+
+
+def _failure(metrics: Mapping[str, Mapping[str, float]], batches: supervised.Batches) -> str:
+    """Why this trial does not count: its loss is not a number at the end, or its accuracy lies within 3 sd of guessing."""
+    if not all(math.isfinite(v) for m in metrics.values() for v in m.values()):
+        return "diverged"
+    part = "val" if batches.size("val") else "test"
+    chance, n = 1 / batches.data.classes, batches.size(part)
+    best = max((m[f"{part}_accuracy_pct"] for m in metrics.values() if f"{part}_accuracy_pct" in m), default=100.0)
+    return "stayed at chance" if best <= 100 * (chance + 3 * math.sqrt(chance * (1 - chance) / n)) else ""

@@ -1,0 +1,79 @@
+"""SGD and Adam on stacks: every tensor is (R, …), the learning rate a number or one per replicate.
+
+Where all replicates share the rate, PyTorch's fused kernels do the same arithmetic in one pass over memory (the update is
+elementwise, so a stack is just a longer tensor). Gradients arrive already masked and weight decay acts on weights that are 0
+where pruned, so pruned weights and their optimiser state stay exactly 0.
+
+References: Kingma & Ba 2015 (Adam); Sutskever et al. 2013 and PyTorch's ``SGD`` (momentum: v = μv + g, w = w − ηv; the first v is g).
+"""
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from ltcore.recipe import Optimizer
+
+Tensors = Mapping[str, Tensor]
+Rate = float | Tensor  # a number, a 0-d tensor (captured steps) or (R,)
+
+
+def learning_rate(spec: Optimizer, t: int) -> float:
+    """The rate at iteration t (0-based): linear warm-up from 0, then the step schedule.
+
+    During warm-up iteration t runs at lr × t / warmup_it; drops count from iteration 0, warm-up or not.
+    """
+    warm = t / spec.warmup_it if t < spec.warmup_it else 1.0
+    return spec.lr * warm * spec.factor ** sum(t >= drop for drop in spec.drops_it)
+
+
+def init(spec: Optimizer, params: Tensors) -> dict[str, Tensor]:
+    """State before the first step: zeros, and the number of steps taken, (1,)."""
+    first = next(iter(params.values()))
+    slots = {"adam": ("m", "v"), "sgd": ("m",) if spec.momentum else ()}[spec.name]
+    state = {f"{slot}/{name}": torch.zeros_like(p) for slot in slots for name, p in params.items()}
+    return {"step": torch.zeros((), dtype=torch.float32, device=first.device), **state}
+
+
+def update(spec: Optimizer, params: Tensors, grads: Tensors, state: Tensors, lr: Rate) -> None:
+    """One step in place."""
+    per_replicate = isinstance(lr, Tensor) and lr.dim() == 1
+    {("adam", False): _adam_fused, ("adam", True): _adam_stacked, ("sgd", False): _sgd, ("sgd", True): _sgd}[spec.name, per_replicate](
+        spec, params, grads, state, lr
+    )
+
+
+def _adam_fused(spec: Optimizer, params: Tensors, grads: Tensors, state: Tensors, lr: Rate) -> None:
+    names = list(params)
+    state["step"].add_(1)
+    torch._fused_adam_(
+        [params[n] for n in names], [grads[n] for n in names], [state[f"m/{n}"] for n in names], [state[f"v/{n}"] for n in names],
+        [], [state["step"]] * len(names), lr=lr, beta1=spec.betas[0], beta2=spec.betas[1],
+        weight_decay=spec.weight_decay, eps=spec.eps, amsgrad=False, maximize=False,
+    )  # fmt: skip
+
+
+def _adam_stacked(spec: Optimizer, params: Tensors, grads: Tensors, state: Tensors, lr: Rate) -> None:
+    b1, b2 = spec.betas
+    state["step"].add_(1)
+    step = state["step"].double()
+    correct1, correct2 = 1 - b1**step, 1 - b2**step
+    for n, p in params.items():
+        g = grads[n] + spec.weight_decay * p if spec.weight_decay else grads[n]
+        m, v = state[f"m/{n}"].lerp_(g, 1 - b1), state[f"v/{n}"].mul_(b2).addcmul_(g, g, value=1 - b2)
+        p.sub_(_column(lr / correct1, p) * m / ((v / correct2.to(v.dtype)).sqrt_() + spec.eps))
+
+
+def _sgd(spec: Optimizer, params: Tensors, grads: Tensors, state: Tensors, lr: Rate) -> None:
+    state["step"].add_(1)
+    for n, p in params.items():
+        g = grads[n] + spec.weight_decay * p if spec.weight_decay else grads[n]
+        if spec.momentum:
+            g = state[f"m/{n}"].mul_(spec.momentum).add_(g)
+        p.sub_(_column(lr, p) * g) if isinstance(lr, Tensor) else p.sub_(g, alpha=lr)
+
+
+def _column(lr: Tensor, p: Tensor) -> Tensor:
+    """(R,) as (R, 1, …) beside p of (R, …); a 0-d rate stays as it is."""
+    return lr.to(p.dtype).reshape(-1, *[1] * (p.dim() - 1)) if lr.dim() else lr.to(p.dtype)

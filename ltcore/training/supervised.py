@@ -1,0 +1,93 @@
+"""Classification: batches as a pure function of (seed, t), cross-entropy, and evaluation of whole splits."""
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ltcore import seeds
+from ltcore.data import Dataset, split
+
+CHUNK = {"cpu": 500, "cuda": 10_000}  # examples an evaluation pass; 500 rows of LeNet's activations stay in a core's cache
+
+
+def loss(out: Tensor, y: Tensor) -> Tensor:
+    """Mean cross-entropy, (B, classes) and (B,) -> scalar."""
+    return F.cross_entropy(out, y)
+
+
+@dataclass(frozen=True)
+class Streams:
+    """Where one replicate's randomness comes from: paths for ``seeds.stream``."""
+
+    split: Sequence[Any]
+    order: Sequence[Any]
+    labels: Sequence[Any] | None = None  # given: training labels are permuted (negative control)
+
+
+class Batches:
+    """R replicates' views of one data set on the device: their own split, order and, where asked, labels."""
+
+    def __init__(self, data: Dataset, n_val: int, batch_size: int, streams: Sequence[Streams], dtype: torch.dtype):
+        self.data, self.batch_size, self.streams, self.dtype = data, batch_size, streams, dtype
+        self.device = data.train.y.device
+        parts = [split(data, n_val, seeds.stream(*s.split)) for s in streams]
+        self.train_index = torch.stack([train for train, _ in parts])  # (R, n), kept on the CPU where orders are drawn
+        self.val_index = torch.stack([val for _, val in parts]).to(self.device)  # (R, n_val)
+        self.labels = torch.stack([_labels(data.train.y, s) for s in streams])  # (R, N)
+        self.per_epoch = self.train_index.shape[1] // batch_size
+        if not self.per_epoch:
+            raise ValueError(f"a batch of {batch_size} is larger than the training set of {self.train_index.shape[1]}")
+        self._orders: dict[int, Tensor] = {}
+        self._val: tuple[Tensor, Tensor] | None = None
+
+    def index(self, t: int) -> Tensor:
+        """Which examples make up batch t, (R, B); one permutation per (seed, epoch), the remainder of an epoch dropped."""
+        epoch, place = divmod(t, self.per_epoch)
+        if epoch not in self._orders:
+            n = self.train_index.shape[1]
+            orders = torch.stack([torch.randperm(n, generator=seeds.stream(*s.order, epoch)) for s in self.streams])
+            self._orders = {epoch: self.train_index.gather(1, orders).to(self.device)}
+        return self._orders[epoch][:, place * self.batch_size : (place + 1) * self.batch_size]
+
+    def fetch(self, index: Tensor) -> tuple[Tensor, Tensor]:
+        """Inputs (R, B, …) and labels (R, B) of training examples (R, B)."""
+        rows = self.data.train.x.index_select(0, index.flatten())  # several times faster than x[index] for a small batch
+        return self.data.prepare(rows.unflatten(0, index.shape), self.dtype), self.labels.gather(1, index)
+
+    def size(self, part: str) -> int:
+        """Number of examples of ``val``, ``test`` or ``train``."""
+        return {"val": self.val_index.shape[1], "test": len(self.data.test.y), "train": self.train_index.shape[1]}[part]
+
+    def chunk(self, part: str, a: int, b: int) -> tuple[Tensor, Tensor]:
+        """Examples a … b of a part, (R, b−a, …) and (R, b−a)."""
+        if part == "test":
+            x = self.data.prepare(self.data.test.x[a:b], self.dtype)
+            return x.expand(len(self.streams), *x.shape), self.data.test.y[a:b].expand(len(self.streams), -1)
+        if part == "val":  # read every few steps: prepared once
+            self._val = self._val or self.fetch(self.val_index)
+            return self._val[0][:, a:b], self._val[1][:, a:b]
+        return self.fetch(self.train_index[:, a:b].to(self.device))
+
+
+@torch.no_grad()
+def evaluate(backend: Any, batches: Batches, part: str) -> tuple[Tensor, Tensor]:
+    """Mean cross-entropy and accuracy in percent over a whole part, each (R,) float64; the last batch counts like every other."""
+    n, step = batches.size(part), CHUNK[batches.device.type]
+    total = torch.zeros(len(batches.streams), 2, dtype=torch.float64, device=batches.device)
+    for a in range(0, n, step):
+        x, y = batches.chunk(part, a, min(a + step, n))
+        out = backend.forward(x)  # (R, B, classes)
+        total[:, 0] += F.cross_entropy(out.flatten(0, 1), y.flatten(), reduction="none").reshape(y.shape).double().sum(1)
+        total[:, 1] += (out.argmax(2) == y).sum(1)
+    return total[:, 0] / n, total[:, 1] * (100 / n)
+
+
+def _labels(y: Tensor, streams: Streams) -> Tensor:
+    if streams.labels is None:
+        return y
+    return y[torch.randperm(len(y), generator=seeds.stream(*streams.labels)).to(y.device)]

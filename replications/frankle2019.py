@@ -1,0 +1,128 @@
+"""Frankle & Carbin 2019, "The Lottery Ticket Hypothesis": LeNet-300-100 on MNIST (section 2, appendices B, E, F, G).
+
+Numbers and claims stand in ``published/frankle2019.yaml``; every choice below is explained in ``docs/frankle2019.md``.
+"""
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ltcore.recipe import Data, Evaluate, Model, Optimizer, Pruning, Recipe, changed
+from replications.schema import Arm, Control, Deviation, Experiment, Paper, Scaled, Setting
+
+LENET = Recipe(
+    model=Model("lenet", "glorot-normal", {"hidden": [300, 100]}),
+    data=Data("mnist", val=5000),
+    optimizer=Optimizer("adam", lr=1.2e-3),
+    batch_size=60,
+    length="50000it",
+    evaluate=Evaluate(every_it=100, test=("early-stop", "end"), train=("early-stop", "end")),
+    pruning=Pruning(rates={"fc": 0.2, "output": 0.1}, criterion="magnitude", scope="layerwise", counts="all-weights"),
+    rewind="0it",
+)
+
+# Sizes of the one-shot experiment: step -> percent of LeNet's weights (2.5 % of the hidden layers a step, half of that at the output).
+ONE_SHOT = {n: round(100 - 2.5 * n * (265_200 + 500) / 266_200, 1) for n in range(1, 40)}
+NAMED = (7, 12, 3, 9, 15)  # the levels that claims c1-c6 name: 21.1, 7.0, 51.3, 13.5 and 3.6 %
+
+DENSE, TICKET = Arm("dense", levels=(0,)), Arm("ticket")
+# What matters most comes first: a run that is stopped early has spent its time on it.
+LENET_ARMS = (
+    DENSE, TICKET,
+    Arm("weight-movement", "ticket", levels=(12,)), Arm("init-magnitude", "ticket", levels=(12,)),
+    Arm("reinit", levels=NAMED), Arm("one-shot", levels=(38,), sizes=ONE_SHOT),
+    Arm("reinit", levels=NAMED, draws=3),
+    Arm("random-mask", levels=(7, 12), options={"weights": "fresh"}),
+    Arm("magnitude-at-init", levels=(7, 12)),
+    *(Arm("ticket-noise", levels=(7, 12), options={"noise_sd": sd}) for sd in (0.5, 3.0)),
+    Arm("one-shot", levels=tuple(ONE_SHOT), sizes=ONE_SHOT), Arm("reinit", draws=3),
+    *(Arm("random-mask", draws=10, options={"weights": w}) for w in ("fresh", "original")),
+    *(Arm("ticket-noise", options={"noise_sd": sd}) for sd in (0.5, 1.0, 2.0, 3.0)),
+    Arm("magnitude-at-init"),
+)  # fmt: skip
+QUICK_ARMS = (
+    DENSE, TICKET,
+    Arm("weight-movement", "ticket", levels=(12,)), Arm("init-magnitude", "ticket", levels=(12,)),
+    Arm("reinit", levels=(7, 12, 3)), Arm("one-shot", levels=(38,), sizes=ONE_SHOT),
+    Arm("magnitude-at-init", levels=(7, 12)), Arm("random-mask", levels=(7, 12), options={"weights": "fresh"}),
+    *(Arm("ticket-noise", levels=(7, 12), options={"noise_sd": sd}) for sd in (0.5, 3.0)),
+)  # fmt: skip
+ONE_SHOT_ARMS = (
+    DENSE, Arm("one-shot", levels=tuple(ONE_SHOT), sizes=ONE_SHOT), Arm("one-shot-reinit", levels=tuple(ONE_SHOT), draws=3, sizes=ONE_SHOT),
+)  # fmt: skip
+QUICK_ONE_SHOT_ARMS = (DENSE, *(Arm(a, levels=(20, 32), sizes=ONE_SHOT) for a in ("one-shot", "one-shot-reinit")))
+STRATEGY_ARMS = (DENSE, TICKET, Arm("continued-reset"))
+QUICK_STRATEGY_ARMS = (DENSE, TICKET, Arm("continued-reset", levels=(13, 16)))
+
+# One trained network per mechanism: every arm once, at the lowest level that has it.
+SMOKE_ARMS = (
+    DENSE, TICKET, Arm("weight-movement", "ticket", levels=(2,)), Arm("init-magnitude", "ticket", levels=(2,)),
+    Arm("reinit", levels=(2,)), Arm("one-shot", levels=(20,), sizes=ONE_SHOT), Arm("magnitude-at-init", levels=(2,)),
+    *(Arm("random-mask", levels=(2,), options={"weights": w}) for w in ("fresh", "original")),
+    Arm("ticket-noise", levels=(2,), options={"noise_sd": 1.0}),
+)  # fmt: skip
+
+# The miniature on MNIST-1D: the pilot's settings (docs/frankle2019.md has its numbers).
+MINI: Mapping[str, Any] = {"data.name": "mnist1d", "data.val": 1000, "data.options": {"num_train": 5000, "num_test": 10000}, "length": "3000it"}
+FAST = {"evaluate.train": ()}  # training accuracy costs as much as eleven test evaluations and matters only to claims of full length
+TINY = {**MINI, **FAST, "length": "150it", "data.val": 500, "data.options": {"num_train": 1500, "num_test": 500}, "evaluate.every_it": 50}
+
+
+def _scaled(arms: tuple[Arm, ...], levels: int, quick: tuple[Arm, ...], quick_levels: int, smoke: tuple[Arm, ...], trials: int = 5,
+            quick_default: bool = False) -> dict[tuple[str, str], Scaled]:  # fmt: skip
+    """The usual four: the paper's own, ``quick`` on MNIST and on MNIST-1D, ``smoke``."""
+    return {
+        ("paper", "mnist"): Scaled(trials, levels, arms),
+        ("quick", "mnist"): Scaled(3, quick_levels, quick, {**FAST, "length": "8000it"}, default=quick_default),
+        ("quick", "mnist1d"): Scaled(5, quick_levels, quick, {**MINI, **FAST}, default=quick_default),
+        ("smoke", "mnist1d"): Scaled(1, 2, smoke, TINY),
+    }
+
+
+def _ablation(variant: str, changes: Mapping[str, Any], condition: Mapping[str, Any], quick_levels: int = 16, levels: int = 24,
+              smoke: bool = True) -> Experiment:  # fmt: skip
+    """One setting of a sweep of ``lenet-ablations``: dense and tickets, three trials (App G.1)."""
+    scaled = _scaled((DENSE, TICKET), levels, (DENSE, TICKET), quick_levels, (DENSE, Arm("ticket", levels=(1,))), trials=3)
+    kept = {k: s for k, s in scaled.items() if smoke or k[0] != "smoke"}
+    return Experiment("lenet-ablations", changed(LENET, changes), kept, variant, condition)
+
+
+def _sgd(variant: str, lr: float, momentum: float, smoke: bool) -> Experiment:
+    return _ablation(variant, {"optimizer": Optimizer("sgd", lr, momentum)}, {"optimizer": "SGD", "momentum": momentum, "lr": lr}, smoke=smoke)
+
+
+def _size(first: int, second: int, smoke: bool) -> Experiment:
+    levels = 24 if first <= 300 else 27
+    return _ablation("size", {"model.options": {"hidden": [first, second]}}, {"network": f"LeNet-{first}-{second}"}, 23 if first == 900 else 16, levels, smoke)
+
+
+LENET_BASE = {"network": "LeNet-300-100", "optimizer": "Adam", "lr": 0.0012, "rewind": "0it"}
+
+EXPERIMENTS = (
+    Experiment("lenet-mnist", LENET, _scaled(LENET_ARMS, 24, QUICK_ARMS, 15, SMOKE_ARMS, quick_default=True), base=LENET_BASE,
+               gate="fig4-acc-final-test-ticket-p100.0"),
+    Experiment("lenet-mnist-oneshot", LENET, _scaled(ONE_SHOT_ARMS, 0, QUICK_ONE_SHOT_ARMS, 0, (DENSE, Arm("one-shot-reinit", levels=(20,), sizes=ONE_SHOT)), quick_default=True),
+               base=LENET_BASE, gate="fig4-acc-final-test-ticket-p100.0"),
+    Experiment("lenet-ablations", LENET, _scaled(STRATEGY_ARMS, 24, QUICK_STRATEGY_ARMS, 17, (DENSE, Arm("continued-reset", levels=(2,))), trials=3),
+               "strategy", base=LENET_BASE),
+    *(_size(a, b, smoke=a == 25) for a, b in ((900, 300), (25, 9), (50, 17), (100, 34), (150, 50), (200, 67), (400, 134), (500, 167), (700, 233))),
+    *(_sgd("sgd-lr", lr, 0.0, smoke=lr == 0.4) for lr in (0.4, 0.8, 0.003125, 0.00625, 0.0125, 0.025, 0.1, 1.2)),
+    *(_sgd("momentum-lr", lr, 0.9, smoke=lr == 0.05) for lr in (0.05, 0.025, 0.1, 0.003125, 0.0125, 0.2, 0.4)),
+    *(_ablation("adam-lr", {"optimizer.lr": lr}, {"optimizer": "Adam", "lr": lr}, smoke=False) for lr in (0.0002, 0.002, 0.000025, 0.00005, 0.0008, 0.0032, 0.0064)),
+    *(_ablation("prune-rate", {"pruning.rates": {"fc": r, "output": r / 2}}, {"rate_per_round": r}, 5, 24, smoke=False) for r in (0.1, 0.4, 0.6, 0.8)),
+)  # fmt: skip
+
+NEEDS_GPU = "needs a GPU, and convolutional networks, which this module does not have yet"
+NOT_COVERED = {
+    protocol: NEEDS_GPU
+    for protocol in (
+        "conv2-cifar10", "conv4-cifar10", "conv6-cifar10", "conv2-dropout-cifar10", "conv4-dropout-cifar10", "conv6-dropout-cifar10",
+        "vgg19-cifar10", "resnet18-cifar10", "conv2-ablations", "conv4-ablations", "conv6-ablations", "vgg19-ablations", "resnet18-ablations",
+    )
+}  # fmt: skip
+
+SETTINGS: tuple[Setting, ...] = ()
+DEVIATIONS: tuple[Deviation, ...] = ()
+CONTROLS: tuple[Control, ...] = ()
+
+PAPER = Paper("frankle2019", EXPERIMENTS, SETTINGS, DEVIATIONS, CONTROLS, NOT_COVERED)

@@ -1,0 +1,146 @@
+"""How a replication is declared: values only, no loops. A module holds one :class:`Paper`; the rest of the program reads it."""
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ltcore.errors import UsageError
+from ltcore.names import nearest
+from ltcore.recipe import Recipe
+
+SCALES = ("smoke", "quick", "paper")
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A named path through the graph, at some levels.
+
+    Args:
+        build: name in ``ltcore.arms.ARMS``, or a function of the same form.
+        name: ``condition.arm`` in the tables; the name of ``build`` unless given.
+        levels: numbers of prunings; None is 1 … the experiment's levels.
+        draws: reinitialisations or random masks a trial.
+        options: keyword arguments of ``build``, which are also conditions of what is measured.
+        sizes: for arms without a level: level -> percent of weights, by which rows are joined.
+    """
+
+    build: str | Callable[..., Any]
+    name: str = ""
+    levels: tuple[int, ...] | None = None
+    draws: int = 1
+    options: Mapping[str, Any] = field(default_factory=dict)
+    sizes: Mapping[int, float] | None = None
+
+    @property
+    def arm(self) -> str:
+        return self.name or (self.build if isinstance(self.build, str) else self.build.__name__)
+
+
+@dataclass(frozen=True)
+class Scaled:
+    """An experiment at one scale on one data set: what differs from the paper's protocol.
+
+    Args:
+        changes: dotted field of the recipe -> value, e.g. ``{"length": "8000it"}``.
+        default: is it run when no experiment is named?
+    """
+
+    trials: int
+    levels: int
+    arms: tuple[Arm, ...]
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    default: bool = True
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One protocol of the paper's file, or one variant of it.
+
+    Args:
+        protocol: id in the paper's file. variant: id of a variant or sweep there, or empty.
+        recipe: the paper's own settings.
+        scaled: (scale, data set) -> how it is run; ``paper`` scale is declared here too.
+        condition: what a row must name to mean this experiment (``{"network": "LeNet-900-300"}``).
+        base: what also holds and may be named (``{"optimizer": "Adam"}``).
+        gate: id of the published row whose spread is the dense network's band.
+    """
+
+    protocol: str
+    recipe: Recipe
+    scaled: Mapping[tuple[str, str], Scaled]
+    variant: str = ""
+    condition: Mapping[str, Any] = field(default_factory=dict)
+    base: Mapping[str, Any] = field(default_factory=dict)
+    gate: str = ""
+
+    @property
+    def id(self) -> str:
+        return self.variant or self.protocol
+
+
+@dataclass(frozen=True)
+class Deviation:
+    """Where we differ from the paper, or decide what it leaves open, and why."""
+
+    what: str
+    paper: str
+    ours: str
+    why: str
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One line of the protocol card: the paper's value, the official code's, ours."""
+
+    name: str
+    paper: str
+    code: str
+    ours: str
+    why: str = ""
+
+
+@dataclass(frozen=True)
+class Control:
+    """A negative control: which claims must not replicate when ``control`` breaks the mechanism, and where they do replicate.
+
+    Args:
+        claims: claim ids. control: name in ``ltcore.imp.CONTROLS``.
+        changes: dotted recipe fields for the pair of runs (positive and control alike), on the data set ``data``.
+    """
+
+    claims: tuple[str, ...]
+    control: str
+    data: str
+    experiment: str
+    scaled: Scaled
+
+
+@dataclass(frozen=True)
+class Paper:
+    """A replication: the key of its data file, its experiments, and what ought to be said about them."""
+
+    key: str
+    experiments: tuple[Experiment, ...]
+    settings: tuple[Setting, ...] = ()
+    deviations: tuple[Deviation, ...] = ()
+    controls: tuple[Control, ...] = ()
+    not_covered: Mapping[str, str] = field(default_factory=dict)  # protocol -> why no experiment here runs it
+
+    def select(self, names: tuple[str, ...], scale: str, data: str) -> tuple[Experiment, ...]:
+        """Experiments by protocol or variant id; without names those that the scale runs by default.
+
+        Raises:
+            UsageError: a name that is neither, or that this scale does not run on this data.
+        """
+        if not names:
+            return tuple(e for e in self.experiments if (s := e.scaled.get((scale, data))) and s.default)
+        chosen = [e for e in self.experiments if e.id in names or e.protocol in names]
+        known = [*dict.fromkeys(x for e in self.experiments for x in (e.protocol, e.id)), *self.not_covered]
+        for name in names:
+            if name not in known:
+                raise UsageError(f"unknown experiment {name!r} of {self.key}{nearest(name, known)}")
+            mine = [e for e in chosen if name in (e.id, e.protocol)]
+            if not any((scale, data) in e.scaled for e in mine):
+                raise UsageError(f"experiment {name!r} is not run at scale {scale} on {data}: {self.not_covered.get(name, 'not declared')}")
+        return tuple(e for e in chosen if (scale, data) in e.scaled)
