@@ -48,7 +48,8 @@ NOISES: dict[str, Draw] = {
     "crashed runs, noticed": _noticed,
 }
 # kind of test -> (bound kind, bound); the noise is the effect's own, for a ratio that of the log ratio
-TESTS: dict[str, tuple[st.BoundKind, float]] = {"difference": ("greater_than", 0.0), "ratio": ("greater_than", math.log(1.5)), "within": ("within", WIDE)}
+TESTS: dict[str, tuple[st.BoundKind, float]] = {
+    "difference": ("greater_than", 0.0), "ratio": ("greater_than", math.log(1.5)), "within": ("within", WIDE)}
 
 
 def calibrate(n: int, noise: str, reps: int = REPS, seed: int = 0, kind: str = "difference", alpha: float = st.ALPHA) -> float:

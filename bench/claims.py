@@ -160,7 +160,8 @@ def _name(operand: Operand, shared: set[str], protocol: str) -> str:
     wants = operand.wants
     arm = wants[0].get("arm", "")
     varying = [k for k in wants[0] if any(w.get(k) != wants[0][k] for w in wants)]
-    own = [f"{k}={wants[0][k]}" for k in sorted(wants[0]) if k not in shared | {"arm", "level", "weights_remaining_pct"} and k not in varying]
+    told = shared | {"arm", "level", "weights_remaining_pct", *varying}
+    own = [f"{k}={wants[0][k]}" for k in sorted(wants[0]) if k not in told]
     own += [f"protocol={operand.protocol}"] * (operand.protocol != protocol)
     mean = "".join(f" mean over {k} {', '.join(dict.fromkeys(str(w[k]) for w in wants))}" for k in varying)
     return f"{arm}{_size(wants[0], varying)}{f'[{chr(32).join(own)}]' if own else ''}{mean}"

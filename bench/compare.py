@@ -55,9 +55,9 @@ def _row(row: Row, join: Join, gates: Mapping[str, verdicts.Gate]) -> dict[str, 
     tried = [(p, find_row(row, p, join)) for p in row.protocols]
     protocol, found = next(((p, f) for p, f in tried if f.status == "measured"), _closest(tried))
     out = {"id": row.id, "protocol": row.protocol, "condition": row.condition, "metric": row.metric, "published": row.value,
-           "relation": row.relation or "=", "published_spread": row.spread and row.spread.model_dump(exclude_none=True), "published_n": row.n,
-           "quality": row.quality, "source": row.source, "measured": None, "status": found.status, "comparable": False,
-           "why_not": found.why or None, "agrees": None}
+           "relation": row.relation or "=", "published_spread": row.spread and row.spread.model_dump(exclude_none=True),
+           "published_n": row.n, "quality": row.quality, "source": row.source, "measured": None, "status": found.status,
+           "comparable": False, "why_not": found.why or None, "agrees": None}
     return out if found.status != "measured" else {**out, **_beside(row, protocol, found.trials, join, gates)}
 
 
@@ -149,11 +149,15 @@ def _curve(curve: Curve, join: Join) -> dict[str, Any]:
     bands = {x: _band(curve.points[x]) for x in ours}
     inside = [x for x, (_, low, high) in bands.items() if low is not None and low - 1e-9 <= ours[x] <= high + 1e-9]
     distances = [abs(ours[x] - mean) for x, (mean, _, _) in bands.items() if mean is not None]
-    why = join.run.comparable.get(curve.protocol, "not declared comparable") if ours else next((f.why for f in looked.values() if f.why), "no point")
-    return {"id": curve.id, "protocol": curve.protocol, "condition": curve.condition, "metric": curve.metric, "x": curve.x or "weights_remaining_pct",
-            "source": curve.source, "quality": curve.quality, "status": "measured" if ours else next((f.status for f in looked.values()), "not-covered"),
-            "points": len(curve.points), "measured": len(ours), "with_band": sum(low is not None for _, low, _ in bands.values()), "inside": len(inside),
-            "mean_distance": math.fsum(distances) / len(distances) if distances else None, "comparable": bool(ours) and not why, "why_not": why or None}
+    first = next(iter(looked.values()), Found({}, "not-covered", "no point"))
+    status, why = ("measured", join.run.comparable.get(curve.protocol, "not declared comparable")) if ours else (first.status, first.why)
+    if status == "measured" and not ours:                     # looked up, and every trial failed
+        why = "no trial counts"
+    return {"id": curve.id, "protocol": curve.protocol, "condition": curve.condition, "metric": curve.metric,
+            "x": curve.x or "weights_remaining_pct", "source": curve.source, "quality": curve.quality, "status": status,
+            "points": len(curve.points), "measured": len(ours), "with_band": sum(low is not None for _, low, _ in bands.values()),
+            "inside": len(inside), "mean_distance": math.fsum(distances) / len(distances) if distances else None,
+            "comparable": bool(ours) and not why, "why_not": why or None}
 
 
 def _find_point(curve: Curve, x: Any, join: Join) -> Found:

@@ -6,10 +6,11 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
+import heapq
 import multiprocessing
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from bench import plan as planning
@@ -43,11 +44,15 @@ class Options:
 class Progress:
     """How far a run is, in training iterations and stages."""
 
-    total_it: int
-    total: int
+    total_it: int = 0
+    total: int = 0
     done_it: int = 0
     done: int = 0
     started_s: float = field(default_factory=time.monotonic)
+
+    def expect(self, left: Iterable[Stage]) -> None:
+        """Counts what is left on top of what is done."""
+        self.total, self.total_it = self.done + len(list(left)), self.done_it + planning.iterations(left)
 
     @property
     def eta_s(self) -> float | None:
@@ -71,66 +76,90 @@ def execute(plan: Plan, store: Store, options: Options) -> Outcome:
     A stage that fails is named in the outcome; stages that do not need it go on.
     """
     left = planning.todo(plan, store)
-    run = _Run(plan, store, options, left)
+    deadline = None if options.max_time_s is None else time.time() + options.max_time_s
+    progress, failures = Progress(), {}
     if not left:
-        return Outcome(False, {}, 0)
+        return Outcome(False, failures, 0)
     with _pool(plan, store, options) as pool:
         try:
-            run.loop(pool)
+            while left:
+                progress.expect(left)
+                run = _Run(plan, store, options, left, progress, failures, deadline)
+                run.loop(pool)
+                if not run.replan or run.late():
+                    break
+                left = {s: a for s, a in planning.todo(plan, store).items() if s.hash not in failures}
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-    return Outcome(run.stopped, run.failures, run.progress.done)
+    unfinished = bool(planning.todo(plan, store)) and not failures
+    return Outcome(run.stopped or unfinished, failures, progress.done)
 
 
 class _Run:
-    """The state of one execution: what waits, what is ready, what runs."""
+    """The state of one execution: what waits, what is ready, what runs.
 
-    def __init__(self, plan: Plan, store: Store, options: Options, left: Mapping[Stage, frozenset[str]]):
-        self.plan, self.store, self.options, self.left = plan, store, options, dict(left)
+    ``replan`` is set where another program changed the store so that what is left must be worked out anew.
+    """
+
+    def __init__(self, plan: Plan, store: Store, options: Options, left: Mapping[Stage, frozenset[str]], progress: Progress,
+                 failures: dict[str, str], deadline: float | None):  # fmt: skip
+        self.store, self.options, self.left = store, options, dict(left)
+        self.progress, self.failures, self.deadline = progress, failures, deadline
+        self.known = {s for s in left if store.has(s.hash)}  # records that are there already: only artefacts are wanted
         self.rank = {stage: i for i, stage in enumerate(_by_importance(plan, left))}
         self.waits = {s: {o.stage for o in s.inputs.values() if o.stage in left} for s in left}
-        self.consumers = {s: {c for c in left if any(o.stage == s for o in c.inputs.values())} for s in left}
-        self.failures: dict[str, str] = {}
-        self.stopped = False
-        self.progress = Progress(planning.iterations(left), len(left))
-        self.deadline = None if options.max_time_s is None else time.time() + options.max_time_s
+        self.consumers: dict[Stage, set[Stage]] = {}
+        for consumer in left:
+            for out in consumer.inputs.values():
+                self.consumers.setdefault(out.stage, set()).add(consumer)
+        self.ready = [(self.rank[s], s.hash, s) for s in left if not self.waits[s]]
+        heapq.heapify(self.ready)
+        self.stopped = self.replan = False
         self.busy: dict[Stage, float] = {}  # held by another program -> when to ask again
 
     def loop(self, pool: concurrent.futures.Executor) -> None:
         running: dict[concurrent.futures.Future, list[Stage]] = {}
-        pending = set(self.left)
-        while pending or running:
-            while len(running) < self.options.workers and not self._late() and (batch := self._next(pending)):
-                pending -= set(batch)
+        while True:
+            while len(running) < self.options.workers and not self.late() and not self.replan and (batch := self._next()):
                 running[pool.submit(work, self._task(batch))] = batch
-            if not running and (self._late() or not pending):
+            if not running and (self.late() or self.replan or not (self.ready or self.busy)):
                 break
             done, _ = concurrent.futures.wait(running, timeout=RETRY_S, return_when=concurrent.futures.FIRST_COMPLETED)
+            if not running:
+                time.sleep(RETRY_S)  # everything that is left is held by another program
             for future in done:
-                pending |= self._settle(running.pop(future), future)
-            pending -= self._doomed(pending)
-        self.stopped = self.stopped or bool(pending)
+                self._settle(running.pop(future), future)
 
-    def _late(self) -> bool:
+    def late(self) -> bool:
         return self.stopped or (self.deadline is not None and time.time() > self.deadline)
 
-    def _next(self, pending: set[Stage]) -> list[Stage]:
+    def _next(self) -> list[Stage]:
         """The most important ready stage, and on a GPU others that can be stacked with it."""
         now = time.monotonic()
-        ready = [s for s in pending if not self.waits[s] and self.busy.get(s, 0) <= now]
-        ready.sort(key=self.rank.__getitem__)
-        if not ready or ready[0].kind != "train" or self.options.stack == 1:
-            return ready[:1]
-        key = _stack_key(ready[0])
-        return [s for s in ready if s.kind == "train" and _stack_key(s) == key][: self.options.stack]
+        for stage in [s for s, due in self.busy.items() if due <= now]:
+            self._push(stage)
+            del self.busy[stage]
+        if not self.ready:
+            return []
+        first = heapq.heappop(self.ready)[2]
+        if first.kind != "train" or self.options.stack == 1:
+            return [first]
+        key = _stack_key(first)
+        alike = [entry for entry in sorted(self.ready) if entry[2].kind == "train" and _stack_key(entry[2]) == key][: self.options.stack - 1]
+        self.ready = [entry for entry in self.ready if entry not in alike]
+        heapq.heapify(self.ready)
+        return [first, *(stage for _, _, stage in alike)]
+
+    def _push(self, stage: Stage) -> None:
+        heapq.heappush(self.ready, (self.rank[stage], stage.hash, stage))
 
     def _task(self, batch: list[Stage]) -> Task:
         keep = {s.hash: sorted(_all_artefacts(s) if self.options.keep == "all" else self.left[s]) for s in batch}
-        return Task([(s.hash, s.described()) for s in batch], keep, self.deadline)
+        return Task([(s.hash, s.described()) for s in batch], keep, self.deadline, [s.hash for s in batch if s in self.known])
 
-    def _settle(self, batch: list[Stage], future: concurrent.futures.Future) -> set[Stage]:
-        """Books what came back; returns stages to be asked for again."""
+    def _settle(self, batch: list[Stage], future: concurrent.futures.Future) -> None:
+        """Books what came back."""
         try:
             outcome = future.result()
         except UserError as error:
@@ -138,43 +167,43 @@ class _Run:
         except concurrent.futures.process.BrokenProcessPool as error:
             raise UserError("a worker process died (out of memory?); what is done is kept, run the same command again") from error
         if isinstance(outcome, str):
-            self.failures |= {s.hash: outcome for s in batch}
-            return set()
-        if outcome is Taken.STOPPED:
+            for stage in batch:
+                self._fail(stage, outcome)
+        elif outcome is Taken.STOPPED:
             self.stopped = True
-            return set(batch)
-        if outcome is Taken.ELSEWHERE:
+        elif outcome is Taken.LOST:
+            self.replan = True
+        elif outcome is Taken.ELSEWHERE:
             self.busy |= {s: time.monotonic() + RETRY_S for s in batch}
-            return set(batch)
-        for stage in batch:
-            self._finished(stage)
-        return set()
+        else:
+            for stage in batch:
+                self._finished(stage)
+
+    def _fail(self, stage: Stage, why: str) -> None:
+        """A failed stage takes down those that need it, and no other."""
+        self.failures[stage.hash] = why
+        waiting = [c for c in self.consumers.get(stage, ()) if c.hash not in self.failures]
+        for consumer in waiting:
+            self._fail(consumer, why)
 
     def _finished(self, stage: Stage) -> None:
         self.progress.done += 1
         self.progress.done_it += planning.iterations([stage])
-        for consumer in self.consumers[stage]:
+        for consumer in self.consumers.get(stage, ()):
             self.waits[consumer].discard(stage)
+            if not self.waits[consumer]:
+                self._push(consumer)
         for out in stage.inputs.values():
             self._release(out.stage, stage)
         self.options.report(self.progress)
 
     def _release(self, parent: Stage, by: Stage) -> None:
         """Drops large artefacts of a parent (weights after training, scores) once nobody in the plan waits for them."""
-        self.consumers.setdefault(parent, {c for c in self.left if any(o.stage == parent for o in c.inputs.values())}).discard(by)
-        if not self.consumers[parent] and self.options.keep != "all" and parent.kind in ("train", "score"):
+        waiting = self.consumers[parent]
+        waiting.discard(by)
+        if not waiting and self.options.keep != "all" and parent.kind in ("train", "score"):
             for artefact in _all_artefacts(parent):
                 self.store.drop(parent.hash, artefact)
-
-    def _doomed(self, pending: set[Stage]) -> set[Stage]:
-        """Stages that wait for one that failed; they are not counted as stopped."""
-        out: set[Stage] = set()
-        for s in pending:
-            broken = next((w for w in self.waits[s] if w.hash in self.failures), None)
-            if broken:
-                self.failures[s.hash] = f"needs a stage that failed: {self.failures[broken.hash]}"
-                out.add(s)
-        return out
 
 
 def _all_artefacts(stage: Stage) -> tuple[str, ...]:

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 MARGIN_PP = 0.1      # ours: a ticket matches where it is not more than this below the dense net
 
 
-def sparsest_matching(paper: PaperData, measurements: Iterable[Measurement], run: RunInfo, arm: str = "ticket", metric: str = "test_accuracy_pct",
-                      margin: float = MARGIN_PP) -> list[dict[str, Any]]:
+def sparsest_matching(paper: PaperData, measurements: Iterable[Measurement], run: RunInfo, arm: str = "ticket",
+                      metric: str = "test_accuracy_pct", margin: float = MARGIN_PP) -> list[dict[str, Any]]:
     """For each protocol and setting in which ``arm`` and the dense net were measured: the sparsest level that matches.
 
     The effect is arm − dense, trial by trial, at early stop (at the end where early stop was not measured). Scanning from the
@@ -57,7 +57,8 @@ def _settings(join: Join, protocol: str, metric: str, at: str | None, arm: str) 
 def _scan(join: Join, protocol: str, metric: str, at: str | None, arm: str, setting: Mapping[str, Any], sizes: Mapping[int, float],
           margin: float) -> dict[str, Any] | None:
     dense = _dense(join, protocol, metric, at, setting)
-    tested = [(level, _sample(join.find(protocol, metric, at, {**setting, "arm": arm, "level": level}).trials, dense)) for level in sorted(sizes)]
+    found = {level: join.find(protocol, metric, at, {**setting, "arm": arm, "level": level}) for level in sorted(sizes)}
+    tested = [(level, _sample(f.trials, dense)) for level, f in found.items()]
     tested = [(level, s) for level, s in tested if s is not None]
     if not tested:
         return None
@@ -69,8 +70,8 @@ def _scan(join: Join, protocol: str, metric: str, at: str | None, arm: str, sett
     def place(level: int | None) -> dict[str, Any] | None:
         return None if level is None else {"level": level, "weights_remaining_pct": sizes[level]}
 
-    return {"protocol": protocol, "setting": dict(setting), "arm": arm, "metric": metric, "at": at, "margin": margin, "n": min(s.n for _, s in tested),
-            "confirmed": place(confirmed), "estimate": place(estimate), "possible": place(possible),
+    return {"protocol": protocol, "setting": dict(setting), "arm": arm, "metric": metric, "at": at, "margin": margin,
+            "n": min(s.n for _, s in tested), "confirmed": place(confirmed), "estimate": place(estimate), "possible": place(possible),
             "levels": [{**place(level), "effect": float(s.mean), "ci95": st.ci95(s) and list(st.ci95(s)), "n": s.n} for level, s in tested]}
 
 

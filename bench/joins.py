@@ -148,7 +148,8 @@ class Join:
             return "not-covered", f"{metric} is not read at {at}" if at else f"no reading point named for {metric}"
         groups = [g for a, g in here if a == at]
         for key in sorted(want, key=lambda k: (k != "arm", str(k))):
-            kept = [g for g in groups if key in SIZES or key not in (p := _plain(want, g)) or key in g.have and same_value(key, g.have[key], p[key])]
+            kept = [g for g in groups if key in SIZES or key not in _plain(want, g)
+                    or key in g.have and same_value(key, g.have[key], want[key])]
             if not kept:
                 return ("not-run", f"{key} {want[key]} not run") if any(key in g.have for g in groups) else (
                     "not-covered", f"{key} {want[key]} is not told apart")

@@ -62,7 +62,7 @@ def _why_not(manifest: Mapping[str, Any], experiment: Mapping[str, Any]) -> str:
     if manifest["scale"] != "paper":
         reasons.append(f"scale {manifest['scale']}: {experiment['recipe']['length'].replace('it', ' iterations')}")
     if manifest["data"]["fallback_for"] or manifest["scale"] == "smoke":
-        reasons.append(f"data: {experiment['data']['name']}")
+        reasons.append(f"data: {experiment['data']['name']} instead of {manifest['data']['fallback_for'] or manifest['wanted']}")
     if manifest["flags"]["sets"]:
         reasons.append("--set " + " ".join(manifest["flags"]["sets"]))
     return "; ".join(reasons)
@@ -119,7 +119,8 @@ def find_manifest(store: Store, paper: str, scale: str | None, key: str | None =
 
 def comparison(manifest: Mapping[str, Any], store: Store, paper: Paper) -> dict[str, Any]:
     """The comparison of what the store holds for this manifest."""
-    from bench import compare
+    from bench import compare, insights
 
     data = papers.load(paper.key)
-    return compare.compare(data, read(manifest, store, data), run_info(manifest, store, paper, data))
+    measured, run = read(manifest, store, data), run_info(manifest, store, paper, data)
+    return compare.compare(data, measured, run) | {"insights": compare.tidy(insights.sparsest_matching(data, measured, run))}

@@ -22,6 +22,9 @@ from ltcore.stages import Stage, canonical, with_ancestors
 from replications.schema import Arm, Experiment, Paper, Scaled
 
 
+MANIFEST = 1  # raised when the manifest's fields change
+
+
 @dataclass(frozen=True)
 class Flags:
     """What the command line says about a run; everything here is in the manifest."""
@@ -232,7 +235,8 @@ def iterations(stages: Iterable[Stage]) -> int:
 def manifest(plan: Plan, store: Store) -> dict[str, Any]:
     """What is written down of a run: flags, experiments, and a line per point with its stage's hash."""
     return {
-        "paper": plan.paper.key, "scale": plan.flags.scale, "looks": _looks(plan, store), "flags": dataclasses.asdict(plan.flags), "experiments": dict(plan.about),
+        "version": MANIFEST, "paper": plan.paper.key, "scale": plan.flags.scale, "looks": _looks(plan, store),
+        "wanted": plan.paper.experiments[0].recipe.data.name, "flags": dataclasses.asdict(plan.flags), "experiments": dict(plan.about),
         "data": {"name": plan.data.name, "source": plan.data.source, "fingerprint": plan.data.fingerprint,
                  "fallback_for": plan.data.fallback_for, "note": plan.data.note},
         "points": [{**{k: getattr(p, k) for k in ("label", "protocol", "condition", "base", "trial", "draw")}, "stage": p.stage.hash}

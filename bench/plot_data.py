@@ -63,6 +63,7 @@ class Panel:
     dense: Curve | None
     paper: tuple[Curve, ...]
     ladder: tuple[float, ...]  # percent of weights remaining, level by level; empty where the protocol has no ladder
+    lost: tuple[str, ...] = ()  # what is said of arms of which no trial counts, and which are therefore not drawn
     paper_goes_on: bool = False  # the paper has sizes smaller than any of ours, which are not drawn
 
     @property
@@ -99,9 +100,11 @@ def _panel(paper: Any, key: tuple[str, str, str, str | None], group: Sequence[Me
     dense = {setting: _curve("dense", setting, ms, ladder) for (arm, setting), ms in by_arm.items() if arm == "dense"}
     curves = [_from_dense(_curve(arm, setting, ms, ladder), dense.get(setting))
               for (arm, setting), ms in by_arm.items() if arm != "dense" and _n_sizes(ms) >= 2]
-    panel = Panel(protocol, variant, metric, at, tuple(sorted(curves, key=_arm_order)), next(iter(dense.values())) if len(dense) == 1 else None,
-                  _paper_curves(paper, protocol, variant, metric, at), tuple(v for _, v in sorted(ladder.items())))
-    return _within_ours(panel) if curves else panel
+    drawn = tuple(sorted((c for c in curves if c.points), key=_arm_order))
+    panel = Panel(protocol, variant, metric, at, drawn, next(iter(dense.values())) if len(dense) == 1 else None,
+                  _paper_curves(paper, protocol, variant, metric, at), tuple(v for _, v in sorted(ladder.items())),
+                  tuple(note for c in curves if not c.points for note in c.notes))
+    return _within_ours(panel) if drawn else panel
 
 
 def _within_ours(panel: Panel) -> Panel:
@@ -127,13 +130,13 @@ def _n_sizes(group: Iterable[Measurement]) -> int:
     return len({_size(m) for m in group})
 
 
-def _x_pct(group: Sequence[Measurement], ladder: Mapping[int, float]) -> float:
-    """Weights remaining: as measured where the records hold it, else as declared."""
-    densities = [m.density for m in group]
-    if all(d is not None for d in densities):
-        return 100.0 * math.fsum(d for d in densities if d is not None) / len(densities)
+def _x_pct(group: Sequence[Measurement], ladder: Mapping[int, float]) -> float | None:
+    """Weights remaining: as measured where the records hold it, else as declared; None where neither is known."""
+    densities = [m.density for m in group if m.density is not None]
+    if len(densities) == len(group):
+        return 100.0 * math.fsum(densities) / len(densities)
     named = _named(group[0], "weights_remaining_pct")
-    return float(named if named is not None else ladder[_named(group[0], "level")])
+    return float(named) if named is not None else ladder.get(_named(group[0], "level"))
 
 
 def _curve(arm: str, setting: tuple[tuple[str, Any], ...], group: Sequence[Measurement], ladder: Mapping[int, float]) -> Curve:
@@ -144,6 +147,9 @@ def _curve(arm: str, setting: tuple[tuple[str, Any], ...], group: Sequence[Measu
     points, notes = [], []
     for ms in by_size.values():
         x = _x_pct(ms, ladder)
+        if x is None:
+            notes.append(f"{label} at level {_named(ms[0], 'level')}: not drawn, its size is not known")
+            continue
         good = [m for m in ms if not m.failed and math.isfinite(m.value)]
         lost = sorted({(m.trial, m.failed or "not finite") for m in ms if m not in good})
         notes += [f"{label} at {percent(x)} %: trial {trial} left out ({why})" for trial, why in lost]
@@ -161,7 +167,7 @@ def _point(x_pct: float, group: Sequence[Measurement]) -> Point:
 
 
 def _from_dense(curve: Curve, dense: Curve | None) -> Curve:
-    if dense is None or curve.arm not in STARTS_DENSE or not dense.points or any(p.x_pct >= 99.95 for p in curve.points):
+    if dense is None or curve.arm not in STARTS_DENSE or not dense.points or not curve.points or any(p.x_pct >= 99.95 for p in curve.points):
         return curve
     return replace(curve, points=dense.points[:1] + curve.points)
 
@@ -248,7 +254,7 @@ def frame(panel: Panel, comparable: bool) -> tuple[float, float] | None:
 def notes(panel: Panel, comparable: bool) -> list[str]:
     """What a reader must be told beside the picture: trials left out, censored times, points outside the frame, a second axis."""
     limits = frame(panel, comparable)
-    said = [note for c in (*panel.ours, *([panel.dense] if panel.dense else [])) for note in c.notes]
+    said = [*panel.lost, *(note for c in (*panel.ours, *([panel.dense] if panel.dense else [])) for note in c.notes)]
     if any(p.censored for c in panel.ours for p in c.points):
         said.append("hollow marks: in some trial the minimum lies at the last evaluation (censored)")
     if limits:

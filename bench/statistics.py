@@ -154,7 +154,7 @@ def power(sample: Sample, kind: BoundKind, bound: float, alpha: float, n: int) -
 
 
 def n_for_power(sample: Sample, kind: BoundKind, bound: float, alpha: float, wanted: float = POWER, most: int = 10_000) -> int | None:
-    """Fewest trials (a group) with power ``wanted`` at the effect seen; None where the effect points the other way or ``most`` do not do."""
+    """Fewest trials (a group) with power ``wanted`` at the effect seen; None where it points the other way or ``most`` do not do."""
     if min(margins(float(sample.mean), kind, bound)) <= 0 or power(sample, kind, bound, alpha, most) < wanted:
         return None
     low, high = MIN_TRIALS - 1, MIN_TRIALS
@@ -200,5 +200,6 @@ def agrees(x: np.ndarray, resolution: float, published: float, n_published: int 
         half += min(rounding(published), 0.05 * abs(published))
     low, high = float(x.mean()) - half, float(x.mean()) + half
     slack = 1e-9 * max(1.0, abs(published))             # 97.93 − 97.88 is not exactly 0.05
-    return {"=": low - slack <= published <= high + slack, "about": low - slack <= published <= high + slack,
-            ">": high > published, ">=": high >= published, "<": low < published, "<=": low <= published, "up-to": low <= published}[relation]
+    inside = low - slack <= published <= high + slack
+    return {"=": inside, "about": inside, ">": high > published, ">=": high >= published,
+            "<": low < published, "<=": low <= published, "up-to": low <= published}[relation]

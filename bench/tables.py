@@ -41,7 +41,7 @@ def number(value: float | None, metric: str = "") -> str:
         return _DASH if value is None else str(value)
     if metric.endswith(("_it", "_ep")):
         return f"{value:,.0f}"
-    return f"{value:.2f}" if metric.endswith(("_pct", "_pp")) else f"{value:.3g}"
+    return f"{value:z.2f}" if metric.endswith(("_pct", "_pp")) else f"{value:.3g}"
 
 
 def published(row: Mapping[str, Any]) -> str:

@@ -166,7 +166,6 @@ def export(key: str, fmt: str, output: Path | None, scale: str | None, store: Pa
     from bench import export as exporting
     from bench import measurements as measuring
 
-    exporting.check(fmt)
     text = exporting.export(measuring.comparison(*_found(key, scale, store)), fmt)
     if output is None:
         return print(text)
@@ -184,8 +183,8 @@ def plot(key: str, output: Path, scale: str | None, store: Path | None) -> None:
     manifest, opened, paper = _found(key, scale, store)
     data = papers.load(key)
     try:
-        for path in plots.plot(data, measuring.read(manifest, opened, data), measuring.run_info(manifest, opened, paper, data), output):
-            print(path)
+        paths = plots.plot(data, measuring.read(manifest, opened, data), measuring.run_info(manifest, opened, paper, data), output)
+        print("\n".join(map(str, paths)) or "nothing to plot: no arm has two sizes measured")
     except OSError as error:
         raise UserError(f"can't write plots to {output}: {error.strerror}") from error
 
@@ -200,7 +199,7 @@ def data(action: str, names: list[str], folder: Path | None, as_json: bool) -> i
         raise UsageError(f"unknown action {action!r}: use list, fetch or verify")
     rows = data_verb.list_sets(folder) if action == "list" else getattr(data_verb, action)(names, folder)
     rows = [r for r in rows if not names or r["name"] in names]
-    _print_json(rows) if as_json else print(tabulate(rows, headers="keys", maxcolwidths=40))
+    _print_json(rows) if as_json else print(tabulate(rows, headers="keys", maxcolwidths=40, disable_numparse=True))
     return FAILED if action != "list" and any(r["status"] in ("missing", "incomplete", "damaged") for r in rows) else 0
 
 
@@ -212,5 +211,5 @@ def doctor(store: Path | None, as_json: bool) -> int:
     from bench import doctor as examining
 
     checks = [dataclasses.asdict(c) for c in examining.examine(store or default_root())]
-    _print_json(checks) if as_json else print(tabulate(checks, headers="keys", maxcolwidths=[None, None, 50, 60]))
+    _print_json(checks) if as_json else print(tabulate(checks, headers="keys", maxcolwidths=[None, None, 50, 60], disable_numparse=True))
     return FAILED if any(c["status"] == "fail" for c in checks) else 0

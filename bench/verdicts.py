@@ -92,7 +92,7 @@ def _custom(claim: Claim, paper: PaperData, join: Join) -> dict[str, Any]:
 
 def _assess_all(node: Node, join: Join, gates: Mapping[str, Gate], alpha: float) -> list[Result]:
     """All parts, each at its error levels: ``Any_`` nodes share the level of holding, the J tests of the claim that of contradicting."""
-    tests = sum(st.one_sided_tests(p.bound_kind) for p in grammar.parts(_spine(node)))
+    tests = _tests(_spine(node))
 
     def walk(n: Node, share: float, contra: float) -> list[Result]:
         if isinstance(n, Part):
@@ -104,11 +104,16 @@ def _assess_all(node: Node, join: Join, gates: Mapping[str, Gate], alpha: float)
 
 
 def _spine(node: Node) -> Node:
-    """The tree with one alternative (the one with most tests) for each ``Any_``: to refute it all its alternatives must fall, which needs no sharing."""
+    """The tree with one alternative (that with most tests) for each ``Any_``: to refute it all must fall, which needs no sharing."""
     if isinstance(node, Part):
         return node
     kept = tuple(_spine(c) for c in node.children)
-    return All(kept) if isinstance(node, All) else max(kept, key=lambda c: sum(st.one_sided_tests(p.bound_kind) for p in grammar.parts(c)))
+    return All(kept) if isinstance(node, All) else max(kept, key=_tests)
+
+
+def _tests(node: Node) -> int:
+    """Number of one-sided tests in the tree."""
+    return sum(st.one_sided_tests(p.bound_kind) for p in grammar.parts(node))
 
 
 def _combine(node: Node, results: Any) -> str:
@@ -174,8 +179,8 @@ def assess(part: Part, join: Join, gates: Mapping[str, Gate], alpha: float, alph
     sides = [o.side for o in part.operands]
     trials = _common([s for s, _ in looked], sides, part.paired)
     declared = _declared(part, join, [s for s, _ in looked])
-    lacking = _joined(f"{o.protocol} {why}" if o.protocol != part.protocol else why
-                      for o, (s, _), n in zip(part.operands, looked, declared) for why in incomplete({t: v for t, v in s.items() if t < n}, n))
+    lacking = _joined(why if o.protocol == part.protocol else f"{o.protocol} {why}" for o, (s, _), n in zip(part.operands, looked, declared)
+                      for why in incomplete({t: v for t, v in s.items() if t < n}, n))
     failed = _joined(_failures(o, s) for o, (s, _) in zip(part.operands, looked))
     good = [{t: s[t] for t in ts if t < n and not s[t].failed} for (s, _), ts, n in zip(looked, trials, declared)]
     good = [{t: s[t] for t in ts} for s, ts in zip(good, _common(good, sides, part.paired))]
@@ -189,8 +194,9 @@ def assess(part: Part, join: Join, gates: Mapping[str, Gate], alpha: float, alph
     if failed or lacking or (gate and verdict == REPLICATED):
         verdict = INCONCLUSIVE
     interval = st.ci95(sample)
-    return Result(part.protocol, part.text, sample.n, _back(float(sample.mean), log), part.bound, interval and [_back(x, log) for x in interval],
-                  st.p_value(sample, part.bound_kind, bound), verdict, _joined([failed, lacking, gate, why]), failed)
+    return Result(part.protocol, part.text, sample.n, _back(float(sample.mean), log), part.bound,
+                  interval and [_back(x, log) for x in interval], st.p_value(sample, part.bound_kind, bound), verdict,
+                  _joined([failed, lacking, gate, why]), failed)
 
 
 def _back(x: float, log: bool) -> float:
@@ -259,7 +265,7 @@ def _verdict(part: Part, sample: st.Sample, bound: float, alpha: float, alpha_co
         return INCONCLUSIVE, f"{sample.n} trial{'s' if sample.n > 1 else ''}; at least {st.MIN_TRIALS} are needed"
     against = _censoring(part, good)
     if against is False:
-        return INCONCLUSIVE, "an early stop lies beyond the end of training (censored), which works for the claim; longer training would decide it"
+        return INCONCLUSIVE, "early stops beyond the end of training (censored) work for the claim; longer training would decide it"
     if st.holds(sample, part.bound_kind, bound, alpha):
         return REPLICATED, "censored early stops work against the claim, which holds all the same" if against else ""
     if against:
@@ -304,7 +310,8 @@ def _gate(protocol: str, join: Join) -> Gate:
         return Gate(protocol, None, "", {**shown, "why": f"not tested: {not_comparable}"})
     means = [_mean(s) for s in _dense(protocol, gate.metric, gate.at, join)]
     if not means:
-        return Gate(protocol, False, "dense gate: the dense net was not measured", {**shown, "passed": False, "why": "dense net not measured"})
+        why = "dense gate: the dense net was not measured"
+        return Gate(protocol, False, why, {**shown, "passed": False, "why": why})
     # several dense nets (variants): the one farthest from the band speaks
     mean = max(means, key=lambda m: max(gate.low - m, m - gate.high))
     passed = gate.low <= mean <= gate.high
@@ -315,8 +322,9 @@ def _gate(protocol: str, join: Join) -> Gate:
 def _dense(protocol: str, metric: str, at: str | None, join: Join) -> list[Series]:
     """Trials of the dense net; where only variants of it were run, of each of them."""
     plain = join.find(protocol, metric, at, {"arm": "dense", "level": 0})
-    wants = [] if plain.trials else [c for c in join.conditions(protocol, metric, at) if c.get("arm") == "dense"]
-    return [f.trials for f in ([plain] if plain.trials else [join.find(protocol, metric, at, w) for w in wants]) if any(not v.failed for v in f.trials.values())]
+    variants = [c for c in join.conditions(protocol, metric, at) if c.get("arm") == "dense"]
+    found = [plain] if plain.trials else [join.find(protocol, metric, at, c) for c in variants]
+    return [f.trials for f in found if any(not v.failed for v in f.trials.values())]
 
 
 def _mean(trials: Series) -> float:

@@ -21,11 +21,15 @@ ORPHAN_S = 0.5  # how often a worker looks whether its parent still lives
 
 @dataclass(frozen=True)
 class Task:
-    """Stages to run as one: (hash, description), which artefacts of each to keep, and when to stop (seconds since the epoch)."""
+    """Stages to run as one: (hash, description), which artefacts of each to keep, and when to stop (seconds since the epoch).
+
+    ``known`` had their records when the task was made; they run again only for an artefact.
+    """
 
     stages: Sequence[tuple[str, Mapping[str, Any]]]
     keep: Mapping[str, Sequence[str]]
     deadline: float | None = None
+    known: Sequence[str] = ()
 
 
 class Taken(enum.Enum):
@@ -34,6 +38,7 @@ class Taken(enum.Enum):
     DONE = "done"
     ELSEWHERE = "elsewhere"  # another program holds one of its stages
     STOPPED = "stopped"
+    LOST = "lost"  # another program finished with what this task needs or makes, and dropped it: plan anew
 
 
 _world: dict[str, Any] = {}
@@ -67,7 +72,13 @@ def work(task: Task) -> Taken | str:
             return Taken.ELSEWHERE
         if all(store.has(h) and all(store.has(h, a) for a in task.keep[h]) for h, _ in task.stages):
             return Taken.DONE
+        if any(store.has(h) and h not in task.known for h, _ in task.stages) or not _inputs_there(task, store):
+            return Taken.LOST
         return _run(task, store)
+
+
+def _inputs_there(task: Task, store: Store) -> bool:
+    return all(store.has(*ref) for _, described in task.stages for ref in described["inputs"].values())
 
 
 def _run(task: Task, store: Store) -> Taken | str:

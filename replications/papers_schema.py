@@ -358,7 +358,8 @@ def _same_rows(rows: list[Row]) -> Iterator[str]:
         seen[key] = r.id
 
 
-def _check_named(where: str, used: list[str], protocols: set[str], arm: Any, arms: set[str], metric: Any, metrics: set[str]) -> Iterator[str]:
+def _check_named(where: str, used: list[str], protocols: set[str], arm: Any, arms: set[str], metric: Any,
+                 metrics: set[str]) -> Iterator[str]:
     yield from (f"{where}: protocol {p!r} does not exist" for p in used if p not in protocols)
     if arm is not None and arm not in arms:
         yield f"{where}: arm {arm!r} is not in the vocabulary"

@@ -13,6 +13,8 @@ METRICS = frozenset({
 CONTROLS = frozenset({
     "fresh-rewind", "largest-pruned", "shuffled-mask", "shuffled-labels", "no-training", "swapped-arms",
 })
-UNITS = ("_pct", "_pp", "_it", "_ep", "_s", "_h", "_kJ", "_ratio", "_flops", "_count", "_deg", "_l2", "_millions")   # endings of other metrics
+# endings of metrics that a file may use without listing them
+UNITS = ("_pct", "_pp", "_it", "_ep", "_s", "_h", "_kJ", "_ratio", "_flops", "_count", "_deg", "_l2", "_millions")
 PCT_COUNTS = frozenset({"prunable", "all-weights", "channels"})
-OLD_KEYS = ("strategy", "method", "ticket", "net", "sparsity_pct", "weights_removed_pct", "pruned_pct")   # not in use in conditions
+# keys that conditions must not use (percent removed, other words for arm)
+OLD_KEYS = ("strategy", "method", "ticket", "net", "sparsity_pct", "weights_removed_pct", "pruned_pct")

@@ -1,8 +1,11 @@
 """A made-up paper and made-up measurements: small enough that every expected number can be worked out by hand."""
+
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+from bench.compare import compare
 from bench.measurement import Gate, Measurement, RunInfo
 from replications.papers import PaperData, load
 
@@ -23,7 +26,10 @@ TAIL = """\
 compute: {}
 notes: []
 """
-ROW = "  - {id: r1, protocol: net, condition: {arm: dense, level: 0, at: end}, metric: test_accuracy_pct, value: 90.5, spread: null, n: 5, source: Tab 1, quality: table}\n"
+ROW = (
+    "  - {id: r1, protocol: net, condition: {arm: dense, level: 0, at: end}, metric: test_accuracy_pct, "
+    "value: 90.5, spread: null, n: 5, source: Tab 1, quality: table}\n"
+)
 CLAIM = """\
   - id: c1
     statement: Tickets match.
@@ -51,16 +57,66 @@ def claim(*tests: str, more: str = "") -> str:
     return CLAIM + "".join(f"      - {{{t}}}\n" for t in tests) + (f"    {more}\n" if more else "")
 
 
-def values(arm: str, numbers: list[float], metric: str = "test_accuracy_pct", at: str | None = "end", level: int | None = None, protocol: str = "net",
-           draw: int = 0, resolution: float = 0.0, censored: tuple[int, ...] = (), failed: dict[int, str] | None = None, **more: object) -> list[Measurement]:
+def values(
+    arm: str,
+    numbers: list[float],
+    metric: str = "test_accuracy_pct",
+    at: str | None = "end",
+    level: int | None = None,
+    protocol: str = "net",
+    draw: int = 0,
+    resolution: float = 0.0,
+    censored: tuple[int, ...] = (),
+    failed: dict[int, str] | None = None,
+    **more: object,
+) -> list[Measurement]:
     """One measurement a trial, trial 0 first."""
     condition = {"arm": arm, **({} if level is None else {"level": level}), **more}
     base = {"level": 0, "weights_remaining_pct": 100.0} if arm == "dense" else {}
-    return [Measurement(protocol, condition, base, t, draw, metric, at, v, resolution, t in censored, (failed or {}).get(t, "")) for t, v in enumerate(numbers)]
+    return [
+        Measurement(protocol, condition, base, t, draw, metric, at, v, resolution, t in censored, (failed or {}).get(t, ""))
+        for t, v in enumerate(numbers)
+    ]
 
 
-def run(n: int = 5, scale: str = "paper", comparable: str = "", not_run: dict[str, str] | None = None, gates: dict[str, Gate] | None = None,
-        looks: int = 1) -> RunInfo:
+def run(
+    n: int = 5,
+    scale: str = "paper",
+    comparable: str = "",
+    not_run: dict[str, str] | None = None,
+    gates: dict[str, Gate] | None = None,
+    looks: int = 1,
+) -> RunInfo:
     """A run of both protocols with n declared trials."""
-    return RunInfo("toy2000", scale, {"net": n, "other": n}, {"net": comparable, "other": comparable}, not_run or {}, gates or {}, looks,
-                   {"device": "cpu"})
+    return RunInfo(
+        "toy2000",
+        scale,
+        {"net": n, "other": n},
+        {"net": comparable, "other": comparable},
+        not_run or {},
+        gates or {},
+        looks,
+        {"device": "cpu"},
+    )
+
+
+def row_of(
+    condition: str,
+    metric: str = "test_accuracy_pct",
+    value: str = "90.5",
+    more: str = "",
+    name: str = "r1",
+    protocol: str = "net",
+    n: str = "5",
+) -> str:
+    """One published row with this condition."""
+    return (
+        f"  - {{id: {name}, protocol: {protocol}, condition: {{{condition}}}, metric: {metric}, "
+        f"value: {value}, {more}spread: null, n: {n}, "
+        "source: Tab 1, quality: table}\n"
+    )
+
+
+def compared(folder: Path, row: str, measurements: list[Measurement], info: Any = None) -> dict[str, Any]:
+    """The comparison's row for it."""
+    return compare(paper(folder, rows=row), measurements, info or run(3))["rows"][0]

@@ -1,4 +1,5 @@
 """The rule's promise, by simulation: at the boundary at most 5 % come out replicated under normal noise."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -16,7 +17,7 @@ def test_normal_noise_keeps_the_promise(n: int, kind: str) -> None:
     rate = cal.calibrate(n, "normal", REPS, seed=1, kind=kind)
     limit = 3 * cal.standard_error(0.05, REPS)
     assert rate <= 0.05 + limit
-    assert rate >= 0.05 - limit                              # and it is not bought with caution
+    assert rate >= 0.05 - limit  # and it is not bought with caution
 
 
 @pytest.mark.parametrize("n", cal.TRIALS)
@@ -27,7 +28,7 @@ def test_two_percent_after_a_look(n: int) -> None:
 @pytest.mark.parametrize("n", cal.TRIALS)
 @pytest.mark.parametrize("ratio", [1.0, 2.0])
 def test_welch_keeps_it_too(n: int, ratio: float) -> None:
-    assert cal.welch_rate(n, ratio, REPS, seed=3) <= 0.05 + 3 * cal.standard_error(0.05, REPS) + 0.005   # Welch's df is an approximation
+    assert cal.welch_rate(n, ratio, REPS, seed=3) <= 0.05 + 3 * cal.standard_error(0.05, REPS) + 0.005  # Welch's df is an approximation
 
 
 def test_unkind_noise_is_shown_for_what_it_is() -> None:

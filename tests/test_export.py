@@ -39,7 +39,7 @@ def test_csv_round_trip_through_pandas():
     assert frame["mean"].tolist()[:4] == [98.3] * 4 and frame["mean"].isna().tolist()[4:] == [True] * 3
     assert (frame.loc[0, "ci95_low"], frame.loc[0, "ci95_high"], frame.loc[0, "n"]) == (98.2, 98.4, 3)
     assert json.loads(frame.loc[0, "condition"]) == row()["condition"] and json.loads(frame.loc[0, "published_spread"])["max"] == 98.42
-    assert frame["agrees"].astype(str).tolist() == ["True", "False", "nan", "nan", "nan", "nan", "nan"]
+    assert frame["agrees"].tolist()[:2] == [True, False] and frame["agrees"].isna().tolist()[2:] == [True] * 5
     assert frame.loc[6, "protocol"] == "conv2-cifar10 conv4-cifar10"
 
 
@@ -75,12 +75,11 @@ def test_latex_has_booktabs_rules_and_escapes():
     assert text.count(r"\begin{longtable}") == text.count(r"\end{longtable}")
     assert (r"A 50\% cut \& \textless{}b\textgreater{}''x''\textless{}/b\textgreater{} of a\_\allowbreak{}b | \{c\} \#1 \$2 \textasciicircum{} "
             r"\textasciitilde{} \textbackslash{} $\geq$ $-$ ?") in text
-    body = text.split("\n", 1)[1]
-    assert not re.search(r"(?<!\\)[%#]", body)
+    assert not re.search(r"(?<!\\)[%#]", text.split("\n", 2)[2])  # past the two lines of comment
 
 
 def test_latex_lines_have_as_many_cells_as_columns():
-    for table in re.findall(r"\\begin\{longtable\}.*?\\end\{longtable\}", export(nasty(), "latex"), re.S):
+    for table in re.findall(r"\\begin\{longtable\}.*?\\end\{longtable\}", export(nasty(), "latex"), re.DOTALL):
         columns = table.splitlines()[0].count(r"\arraybackslash")
         for line in (x for x in table.splitlines() if x.endswith(r" \\")):
             inside = re.match(r"\\multicolumn\{(\d+)\}", line)
@@ -91,8 +90,8 @@ def test_latex_lines_have_as_many_cells_as_columns():
 def test_latex_compiles(tmp_path):
     (tmp_path / "table.tex").write_text(export(nasty(), "latex"), encoding="utf-8")
     (tmp_path / "doc.tex").write_text(r"\documentclass{article}\usepackage{booktabs,longtable,array}\begin{document}\input{table}\end{document}")
-    done = subprocess.run(["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "-draftmode", "doc.tex"], cwd=tmp_path, capture_output=True, text=True,
-                          errors="replace", timeout=60)
+    done = subprocess.run(["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "-draftmode", "doc.tex"], cwd=tmp_path, check=False,
+                          capture_output=True, text=True, errors="replace", timeout=60)
     assert done.returncode == 0, done.stdout[-2000:]
 
 
@@ -101,8 +100,6 @@ def test_latex_compiles(tmp_path):
 class _Page(HTMLParser):
     """Checks that tags nest and collects text and the classes of table lines."""
 
-    VOID = {"meta"}
-
     def __init__(self):
         super().__init__()
         self.open, self.classes, self.text, self.tags = [], [], [], set()
@@ -110,7 +107,7 @@ class _Page(HTMLParser):
     def handle_starttag(self, tag, attrs):
         self.tags.add(tag)
         self.classes += [dict(attrs)["class"]] if tag == "tr" and "class" in dict(attrs) else []
-        self.open += [] if tag in self.VOID else [tag]
+        self.open += [] if tag == "meta" else [tag]
 
     def handle_endtag(self, tag):
         assert self.open.pop() == tag

@@ -1,4 +1,5 @@
 """The papers' data files: all load, and every way to break one gives a single clear line."""
+
 from __future__ import annotations
 
 import shutil
@@ -34,7 +35,7 @@ def test_there_are_26_papers() -> None:
 def test_titles_are_fast_and_need_neither_yaml_nor_pydantic() -> None:
     start = time.perf_counter()
     papers.titles()
-    assert time.perf_counter() - start < 0.5               # 0.03 s here; room for a busy machine
+    assert time.perf_counter() - start < 0.5  # 0.03 s here; room for a busy machine
     code = "import sys; from replications import papers; papers.titles(); sys.exit('yaml' in sys.modules or 'pydantic' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[1], check=False).returncode == 0
 
@@ -47,7 +48,9 @@ def test_same_as_inherits_what_is_not_given_and_only_that() -> None:
     assert paper.ladder("conv2-dropout-cifar10") == paper.ladder("conv2-cifar10")
 
 
-@pytest.mark.parametrize(("pct", "level"), [(100, 0), (51.3, 3), (21.1, 7), (21.0, 7), (16.8, 8), (7.0, 12), (3.6, 15), (3.5, 15), (20.2, None), (60, None)])
+@pytest.mark.parametrize(
+    ("pct", "level"), [(100, 0), (51.3, 3), (21.1, 7), (21.0, 7), (16.8, 8), (7.0, 12), (3.6, 15), (3.5, 15), (20.2, None), (60, None)]
+)
 def test_a_percentage_names_the_nearest_level_within_truncation(pct: float, level: int | None) -> None:
     assert papers.load("frankle2019").level_of("lenet-mnist", pct) == level
 
@@ -59,7 +62,9 @@ def test_100_percent_is_level_0_without_a_ladder() -> None:
 
 def test_same_as_reaches_into_another_file(tmp_path: Path) -> None:
     shutil.copy(papers.FOLDER / "frankle2019.yaml", tmp_path)
-    head = made_up.text().replace("{id: other, same_as: net, optimizer: SGD}", "{id: other, same_as: frankle2019/lenet-mnist-oneshot, trials: 7}")
+    head = made_up.text().replace(
+        "{id: other, same_as: net, optimizer: SGD}", "{id: other, same_as: frankle2019/lenet-mnist-oneshot, trials: 7}"
+    )
     (tmp_path / "toy2000.yaml").write_text(head)
     other = papers.load("toy2000", tmp_path).protocol("other")
     assert (other["trials"], other["batch_size"], other["baselines"]) == (7, 60, ["dense", "one-shot-reinit"])
@@ -79,7 +84,7 @@ def test_a_changed_file_is_read_anew(tmp_path: Path) -> None:
 
 
 CLAIM = made_up.claim("difference: [{arm: ticket, level: 1}, {arm: dense}], metric: test_accuracy_pct, at: end, greater_than: 0")
-BROKEN = {   # what is replaced, by what, and what the one line must name
+BROKEN = {  # what is replaced, by what, and what the one line must name
     "not YAML": ("venue: Nowhere 2000", "venue: [", ["toy2000.yaml", "line"]),
     "a tab": ("conventions: {}", "\tconventions: {}", ["toy2000.yaml", "line 7"]),
     "a key twice": ("venue: Nowhere 2000", "venue: Nowhere 2000\nvenue: Somewhere", ["toy2000.yaml, line", "'venue' stands twice"]),
@@ -109,8 +114,11 @@ BROKEN = {   # what is replaced, by what, and what the one line must name
     "no bound": (", greater_than: 0", "", ["claims c1.tests[0]", "bound"]),
     "a bound that is a text": ("greater_than: 0", "greater_than: nothing", ["claims c1.tests[0].greater_than"]),
     "an equivalence of no width": ("greater_than: 0", "within: 0", ["claims c1.tests[0]", "within"]),
-    "a ratio below a negative": ("difference: [{arm: ticket, level: 1}, {arm: dense}], metric: test_accuracy_pct, at: end, greater_than: 0",
-                                 "ratio: [{arm: ticket, level: 1}, {arm: dense}], metric: test_accuracy_pct, at: end, greater_than: -1", ["claims c1", "ratio"]),
+    "a ratio below a negative": (
+        "difference: [{arm: ticket, level: 1}, {arm: dense}], metric: test_accuracy_pct, at: end, greater_than: 0",
+        "ratio: [{arm: ticket, level: 1}, {arm: dense}], metric: test_accuracy_pct, at: end, greater_than: -1",
+        ["claims c1", "ratio"],
+    ),
     "one operand": ("[{arm: ticket, level: 1}, {arm: dense}]", "[{arm: ticket, level: 1}]", ["claims c1", "two operands"]),
     "an operand that is a text": ("{arm: ticket, level: 1}", "ticket", ["claims c1.tests[0].difference"]),
     "an operand with a bound": ("{arm: ticket, level: 1}", "{arm: ticket, level: 1, within: 2}", ["claims c1", "within"]),
@@ -119,8 +127,12 @@ BROKEN = {   # what is replaced, by what, and what the one line must name
     "an empty for_each": ("greater_than: 0", "greater_than: 0, for_each: {level: []}", ["claims c1.tests[0].for_each"]),
     "deep nesting": ("conventions: {}", "conventions: " + "[" * 900 + "]" * 900, ["toy2000.yaml", "nested deeper"]),
     "very deep nesting": ("conventions: {}", "conventions: " + "[" * 200_000, ["toy2000.yaml", "nested deeper"]),
-    "a bomb of aliases": ("conventions: {}", "conventions:\n  a0: &a0 [1, 1, 1, 1, 1, 1, 1, 1, 1]\n" + "".join(
-        f"  a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 12)), ["toy2000.yaml", "aliases"]),
+    "a bomb of aliases": (
+        "conventions: {}",
+        "conventions:\n  a0: &a0 [1, 1, 1, 1, 1, 1, 1, 1, 1]\n"
+        + "".join(f"  a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 12)),
+        ["toy2000.yaml", "aliases"],
+    ),
     "a value that holds itself": ("conventions: {}", "conventions: &c {a: *c}", ["toy2000.yaml", "aliases"]),
     "an object of Python": ("conventions: {}", "conventions: !!python/object/apply:os.getcwd []", ["toy2000.yaml", "line 7"]),
     "an empty tagged int": ("conventions: {}", "conventions: {a: !!int ''}", ["toy2000.yaml"]),
@@ -142,7 +154,9 @@ def test_a_defect_is_one_line_that_names_file_and_place(what: str, tmp_path: Pat
     assert all(n in line for n in named), line
 
 
-@pytest.mark.parametrize(("content", "named"), [(b"\xff\xfe\x00", "UTF-8"), (b"", "mapping"), (b"- a\n- b\n", "mapping"), (b"just words", "mapping")])
+@pytest.mark.parametrize(
+    ("content", "named"), [(b"\xff\xfe\x00", "UTF-8"), (b"", "mapping"), (b"- a\n- b\n", "mapping"), (b"just words", "mapping")]
+)
 def test_a_file_that_is_no_paper(content: bytes, named: str, tmp_path: Path) -> None:
     (tmp_path / "toy2000.yaml").write_bytes(content)
     with pytest.raises(UserError, match=named):
@@ -161,13 +175,48 @@ def damaged(draw: st.DrawFn) -> str:
     for _ in range(draw(st.integers(1, 4))):
         a = draw(st.integers(0, len(text)))
         b = draw(st.integers(a, min(len(text), a + 40)))
-        mark = draw(st.sampled_from(["", "[", "{", "]", ": ", "- ", "\n", "\n  ", "&a ", "*a", "!!int ", "!!timestamp ", "null", "1e999", ".nan", "0x", "'", '"', "<<: ",
-                                     "? ", "true", "9" * 30, "2019-13-01", "=", "%", "#", "\t", text[a:b] * 2]) | st.text(max_size=4))
+        mark = draw(
+            st.sampled_from(
+                [
+                    "",
+                    "[",
+                    "{",
+                    "]",
+                    ": ",
+                    "- ",
+                    "\n",
+                    "\n  ",
+                    "&a ",
+                    "*a",
+                    "!!int ",
+                    "!!timestamp ",
+                    "null",
+                    "1e999",
+                    ".nan",
+                    "0x",
+                    "'",
+                    '"',
+                    "<<: ",
+                    "? ",
+                    "true",
+                    "9" * 30,
+                    "2019-13-01",
+                    "=",
+                    "%",
+                    "#",
+                    "\t",
+                    text[a:b] * 2,
+                ]
+            )
+            | st.text(max_size=4)
+        )
         text = text[:a] + mark + text[b:]
     return text[: draw(st.integers(0, len(text)))] if draw(st.booleans()) else text
 
 
-@settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], derandomize=True)
+@settings(
+    max_examples=250, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], derandomize=True
+)
 @given(text=damaged())
 def test_damage_gives_a_paper_or_one_line(text: str, tmp_path: Path) -> None:
     key = "malach2020" if "malach2020" in text else "toy2000"

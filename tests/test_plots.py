@@ -103,6 +103,15 @@ def test_a_failed_trial_is_left_out_and_named(paper):
     assert "(2 at some points)" in title(_panel(made), _run())[0]
 
 
+def test_an_arm_of_which_no_trial_counts_and_a_size_that_is_unknown_are_named(paper):
+    dead = [replace(m, failed="diverged") if m.condition["arm"] == "one-shot" else m for m in _measurements()]
+    unknown = Measurement("lenet-mnist", {"arm": "ticket", "level": 40}, {}, 0, 0, "test_accuracy_pct", "early-stop", 90.0, 0.01)
+    panel = _panel(panels(paper, [*dead, unknown]))
+    assert [c.arm for c in panel.ours] == ["ticket", "reinit", "random-mask"] and len(panel.ours[0].points) == LEVELS
+    said = notes(panel, True)
+    assert "one-shot at 5.2 %: trial 0 left out (diverged)" in said and "ticket at level 40: not drawn, its size is not known" in said
+
+
 def test_nothing_is_drawn_of_an_arm_at_one_size(paper):
     assert panels(paper, [m for m in _measurements() if m.condition.get("level", 5) == 5 and m.condition["arm"] != "one-shot"]) == []
 

@@ -1,4 +1,5 @@
 """The one rule, against numbers worked out by hand and against scipy's own tests."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -14,14 +15,14 @@ T95_2, T95_4, T975_2 = 2.919986, 2.131847, 4.302653
 
 
 def test_paired_bounds_by_hand() -> None:
-    sample = st.paired(np.array([1.0, 2.0, 3.0]))                  # mean 2, sd 1, se 1/sqrt 3
+    sample = st.paired(np.array([1.0, 2.0, 3.0]))  # mean 2, sd 1, se 1/sqrt 3
     assert st.lower(sample, 0.05) == pytest.approx(2 - T95_2 / 3**0.5, abs=1e-6)
     assert st.upper(sample, 0.05) == pytest.approx(2 + T95_2 / 3**0.5, abs=1e-6)
     assert st.ci95(sample) == pytest.approx((2 - T975_2 / 3**0.5, 2 + T975_2 / 3**0.5), abs=1e-6)
 
 
 def test_s_is_never_below_the_resolution() -> None:
-    same = np.array([0.02, 0.02, 0.02])                            # three equal trials know no more than one test example
+    same = np.array([0.02, 0.02, 0.02])  # three equal trials know no more than one test example
     assert st.spread(same, 0.01) == 0.01
     assert st.lower(st.paired(same, 0.01), 0.05) == pytest.approx(0.02 - T95_2 * 0.01 / 3**0.5, abs=1e-8)
     assert st.spread(np.array([0.0, 2.0]), 0.01) == pytest.approx(2**0.5)
@@ -41,7 +42,10 @@ def test_p_is_that_of_the_t_test(x: list[float], bound: float) -> None:
             assert bool(st.contradicted(sample, kind, bound, 0.05)) == (1 - p < 0.05)
 
 
-@given(hs.lists(floats, min_size=3, max_size=8).filter(lambda x: np.std(x) > 1e-6), hs.lists(floats, min_size=3, max_size=8).filter(lambda x: np.std(x) > 1e-6))
+@given(
+    hs.lists(floats, min_size=3, max_size=8).filter(lambda x: np.std(x) > 1e-6),
+    hs.lists(floats, min_size=3, max_size=8).filter(lambda x: np.std(x) > 1e-6),
+)
 def test_unpaired_is_welch(left: list[float], right: list[float]) -> None:
     sample = st.welch(np.array(left), np.array(right))
     expected = stats.ttest_ind(left, right, equal_var=False, alternative="greater")
@@ -55,12 +59,15 @@ def test_welch_where_neither_group_varies() -> None:
 
 
 def test_within_is_two_one_sided_tests() -> None:
-    sample = st.paired(np.array([-0.1, 0.0, 0.1]))                 # half-width of the 90 % interval: 2.92 * .1 / sqrt 3 = .1686
+    sample = st.paired(np.array([-0.1, 0.0, 0.1]))  # half-width of the 90 % interval: 2.92 * .1 / sqrt 3 = .1686
     assert st.holds(sample, "within", 0.17, 0.05) and not st.holds(sample, "within", 0.168, 0.05)
     assert not st.contradicted(sample, "within", 0.01, 0.05)
     assert st.contradicted(st.paired(np.array([0.9, 1.0, 1.1])), "within", 0.5, 0.05)
     assert st.contradicted(st.paired(np.array([-0.9, -1.0, -1.1])), "within", 0.5, 0.05)
-    p = max(stats.ttest_1samp([-0.1, 0.0, 0.1], -0.17, alternative="greater").pvalue, stats.ttest_1samp([-0.1, 0, 0.1], 0.17, alternative="less").pvalue)
+    p = max(
+        stats.ttest_1samp([-0.1, 0.0, 0.1], -0.17, alternative="greater").pvalue,
+        stats.ttest_1samp([-0.1, 0, 0.1], 0.17, alternative="less").pvalue,
+    )
     assert st.p_value(sample, "within", 0.17) == pytest.approx(p)
 
 
@@ -77,7 +84,7 @@ def test_summary_by_hand() -> None:
 
 # ---- power ------------------------------------------------------------------------------------------------------
 def test_power_of_the_one_sample_t_test_is_the_textbook_one() -> None:
-    sample = st.Sample(1.0, ((1.0, 5),))                           # one-sided, effect of one sd, alpha .05: n = 8 gives .815, n = 7 .75
+    sample = st.Sample(1.0, ((1.0, 5),))  # one-sided, effect of one sd, alpha .05: n = 8 gives .815, n = 7 .75
     assert st.power(sample, "greater_than", 0.0, 0.05, 8) == pytest.approx(0.815, abs=0.002)
     assert st.n_for_power(sample, "greater_than", 0.0, 0.05) == 8
 
@@ -87,7 +94,9 @@ def test_power_agrees_with_simulation() -> None:
     effects = 0.8 + rng.standard_normal((40_000, 6))
     rate = st.holds(st.paired(effects), "greater_than", 0.0, 0.05).mean()
     assert st.power(st.Sample(0.8, ((1.0, 6),)), "greater_than", 0.0, 0.05, 6) == pytest.approx(rate, abs=0.01)
-    both = st.holds(st.welch(0.8 + rng.standard_normal((40_000, 6)), 0.5 * rng.standard_normal((40_000, 6))), "greater_than", 0.0, 0.05).mean()
+    both = st.holds(
+        st.welch(0.8 + rng.standard_normal((40_000, 6)), 0.5 * rng.standard_normal((40_000, 6))), "greater_than", 0.0, 0.05
+    ).mean()
     assert st.power(st.Sample(0.8, ((1.0, 6), (0.5, 6))), "greater_than", 0.0, 0.05, 6) == pytest.approx(both, abs=0.02)
 
 
@@ -112,17 +121,36 @@ def test_n_for_power_is_the_fewest(mean: float, s: float, alpha: float) -> None:
 
 
 # ---- rows -------------------------------------------------------------------------------------------------------
-THREE = np.array([89.0, 90.0, 91.0])                               # mean 90, s 1; t(.975, 2) s sqrt(1/3 + 1/5) = 3.142
+THREE = np.array([89.0, 90.0, 91.0])  # mean 90, s 1; t(.975, 2) s sqrt(1/3 + 1/5) = 3.142
 
 
-@pytest.mark.parametrize(("published", "n", "relation", "expected"), [
-    (93.1, 5, "=", True), (93.2, 5, "=", False), (86.9, 5, "=", True), (86.8, 5, "=", False),
-    (92.5, None, "=", True), (92.6, None, "=", False),             # 2.484 + 0.05 of rounding
-    (92.98, None, "=", False), (93, None, "=", False), (92, None, "=", True),   # 92 is printed to whole numbers: 2.484 + 0.5
-    (93.1, 5, ">", True), (93.2, 5, ">", False), (86.0, 5, ">", True), (86.9, 5, "<", True), (86.8, 5, "<", False), (95.0, 5, "<=", True),
-    (86.8, 5, "up-to", False), (95.0, 5, "up-to", True), (93.2, 5, ">=", False),
-    (93.6, 5, "about", False), (93, 5, "about", True), (93.18, 5, "about", False),
-])
+@pytest.mark.parametrize(
+    ("published", "n", "relation", "expected"),
+    [
+        (93.1, 5, "=", True),
+        (93.2, 5, "=", False),
+        (86.9, 5, "=", True),
+        (86.8, 5, "=", False),
+        (92.5, None, "=", True),
+        (92.6, None, "=", False),  # 2.484 + 0.05 of rounding
+        (92.98, None, "=", False),
+        (93, None, "=", False),
+        (92, None, "=", True),  # 92 is printed to whole numbers: 2.484 + 0.5
+        (93.1, 5, ">", True),
+        (93.2, 5, ">", False),
+        (86.0, 5, ">", True),
+        (86.9, 5, "<", True),
+        (86.8, 5, "<", False),
+        (95.0, 5, "<=", True),
+        (86.8, 5, "up-to", False),
+        (90.0, 5, "up-to", True),
+        (95.0, 5, "up-to", True),
+        (93.2, 5, ">=", False),
+        (93.6, 5, "about", False),
+        (93, 5, "about", True),
+        (93.18, 5, "about", False),
+    ],
+)
 def test_agrees(published: float, n: int | None, relation: str, expected: bool) -> None:
     assert st.agrees(THREE, 0.0, published, n, relation) is expected
 

@@ -54,7 +54,7 @@ def comparison(**changes):
 # ---- cells --------------------------------------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize(("value", "metric", "text"), [
-    (98.3, "test_accuracy_pct", "98.30"), (-0.004, "test_accuracy_gain_pp", "-0.00"), (3540.4, "early_stop_it", "3,540"), (0.8417, "early_stop_it_ratio", "0.842"),
+    (98.3, "test_accuracy_pct", "98.30"), (-0.004, "test_accuracy_gain_pp", "0.00"), (3540.4, "early_stop_it", "3,540"), (0.8417, "early_stop_it_ratio", "0.842"),
     (4.1234, "log_perplexity", "4.12"), (None, "bleu", "–")])
 def test_numbers_carry_the_digits_of_their_metric(value, metric, text):
     assert tables.number(value, metric) == text

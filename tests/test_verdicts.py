@@ -1,6 +1,8 @@
 """Verdicts on made-up claims and trials whose outcome can be worked out by hand."""
+
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +17,9 @@ from tests.made_up import claim, run, values
 
 BETTER = "difference: [{arm: ticket, level: 1}, {arm: dense}], metric: test_accuracy_pct, at: end, greater_than: 0"
 DENSE = values("dense", [90.0, 91.0, 92.0, 90.0, 91.0])
-GOOD = values("ticket", [91.0, 92.1, 92.9, 91.0, 92.0], level=1)     # differences 1, 1.1, .9, 1, 1
+GOOD = values("ticket", [91.0, 92.1, 92.9, 91.0, 92.0], level=1)  # differences 1, 1.1, .9, 1, 1
 BAD = values("ticket", [89.0, 90.1, 90.9, 89.0, 90.0], level=1)
-NOISY = values("ticket", [92.0, 90.5, 93.0, 91.5, 90.0], level=1)    # differences 2, -.5, 1, 1.5, -1: mean .6, sd 1.2942
+NOISY = values("ticket", [92.0, 90.5, 93.0, 91.5, 90.0], level=1)  # differences 2, -.5, 1, 1.5, -1: mean .6, sd 1.2942
 
 
 def judged(folder: Path, entry: str, measurements: list[Measurement], info: RunInfo | None = None) -> dict[str, Any]:
@@ -32,7 +34,7 @@ def test_a_clear_effect_is_replicated(tmp_path: Path) -> None:
     part = c["parts"][0]
     assert part["test"] == "ticket@level 1 − dense test_accuracy_pct at end > 0" and part["protocol"] == "net"
     assert part["effect"] == pytest.approx(1.0) and part["bound"] == 0 and part["verdict"] == "replicated"
-    assert part["ci95"] == pytest.approx([1 - 0.0878, 1 + 0.0878], abs=1e-4)         # 2.776 * .0707 / sqrt 5
+    assert part["ci95"] == pytest.approx([1 - 0.0878, 1 + 0.0878], abs=1e-4)  # 2.776 * .0707 / sqrt 5
     assert part["p"] < 1e-4
 
 
@@ -46,7 +48,7 @@ def test_inconclusive_says_which_n_would_decide(tmp_path: Path) -> None:
     c = judged(tmp_path, claim(BETTER), DENSE + NOISY)
     n = st.n_for_power(st.Sample(0.6, ((1.294218, 5),)), "greater_than", 0, 0.05)
     assert c["verdict"] == "inconclusive" and c["parts"][0]["why"] == f"{n} trials would give 80 % power at the effect seen"
-    assert 25 < n < 40                                       # (1.645 + .842)^2 * (1.294 / .6)^2 = 28.8, and a little for t
+    assert 25 < n < 40  # (1.645 + .842)^2 * (1.294 / .6)^2 = 28.8, and a little for t
 
 
 def test_inconclusive_where_the_effect_points_the_other_way(tmp_path: Path) -> None:
@@ -62,7 +64,7 @@ def test_two_trials_are_too_few(tmp_path: Path) -> None:
 def test_three_equal_trials_rest_on_the_resolution(tmp_path: Path) -> None:
     dense, ticket = values("dense", [90.0] * 3, resolution=0.5), values("ticket", [90.8] * 3, level=1, resolution=0.5)
     part = judged(tmp_path, claim(BETTER), dense + ticket, run(3))["parts"][0]
-    assert part["verdict"] == "inconclusive"                 # .8 - 2.92 * .5 / sqrt 3 = -.043
+    assert part["verdict"] == "inconclusive"  # .8 - 2.92 * .5 / sqrt 3 = -.043
     finer = values("dense", [90.0] * 3, resolution=0.4) + values("ticket", [90.8] * 3, level=1, resolution=0.4)
     assert judged(tmp_path, claim(BETTER), finer, run(3))["verdict"] == "replicated"
 
@@ -103,7 +105,11 @@ def test_a_failed_trial_spoils_the_claim_even_beside_a_contradicted_part(tmp_pat
     entry = claim(BETTER, BETTER.replace("level: 1", "level: 2"))
     ticket = values("ticket", [91.0, 92.1, 92.9, 91.0, float("nan")], level=2, failed={4: "diverged"})
     c = judged(tmp_path, entry, DENSE + BAD + ticket)
-    assert [p["verdict"] for p in c["parts"]] == ["not-replicated", "inconclusive"] and c["verdict"] == "inconclusive" and "diverged" in c["why"]
+    assert (
+        [p["verdict"] for p in c["parts"]] == ["not-replicated", "inconclusive"]
+        and c["verdict"] == "inconclusive"
+        and "diverged" in c["why"]
+    )
 
 
 def test_a_value_that_is_no_number_is_a_failed_trial(tmp_path: Path) -> None:
@@ -111,51 +117,79 @@ def test_a_value_that_is_no_number_is_a_failed_trial(tmp_path: Path) -> None:
     assert c["verdict"] == "inconclusive" and "trial 4 of ticket no number" in c["why"]
 
 
+def test_protocols_with_other_numbers_of_trials_are_paired_over_the_smaller(tmp_path: Path) -> None:
+    entry = claim("difference: [{arm: dense}, {arm: dense, protocol: other}], metric: test_accuracy_pct, at: end, greater_than: 0")
+    info = replace(run(5), n={"net": 5, "other": 3})
+    c = judged(tmp_path, entry, DENSE + values("dense", [89.0, 90.1, 90.9], protocol="other"), info)
+    assert (c["verdict"], c["n"]) == ("replicated", 3) and c["parts"][0]["effect"] == pytest.approx(1.0)
+    assert "other trial 2 missing" in judged(tmp_path, entry, DENSE + values("dense", [89.0, 90.1], protocol="other"), info)["why"]
+
+
 # ---- kinds of test ----------------------------------------------------------------------------------------------
 def test_a_ratio_is_tested_on_the_log_scale_and_reported_as_a_ratio(tmp_path: Path) -> None:
     entry = claim("ratio: [{arm: reinit, level: 1}, {arm: ticket, level: 1}], metric: early_stop_it, greater_than: 1.5")
-    ms = values("reinit", [2000.0, 4000.0, 8000.0], "early_stop_it", None, 1) + values("ticket", [1000.0, 2000.0, 4000.0], "early_stop_it", None, 1)
+    ms = values("reinit", [2000.0, 4000.0, 8000.0], "early_stop_it", None, 1) + values(
+        "ticket", [1000.0, 2000.0, 4000.0], "early_stop_it", None, 1
+    )
     c = judged(tmp_path, entry, ms, run(3))
     part = c["parts"][0]
-    assert part["effect"] == pytest.approx(2.0) and part["bound"] == 1.5 and part["ci95"] == pytest.approx([2.0, 2.0]) and c["verdict"] == "replicated"
+    assert (
+        part["effect"] == pytest.approx(2.0)
+        and part["bound"] == 1.5
+        and part["ci95"] == pytest.approx([2.0, 2.0])
+        and c["verdict"] == "replicated"
+    )
     assert part["test"] == "reinit@level 1 / ticket@level 1 early_stop_it > 1.5"
 
 
 def test_a_ratio_of_zero_is_inconclusive(tmp_path: Path) -> None:
     entry = claim("ratio: [{arm: reinit, level: 1}, {arm: ticket, level: 1}], metric: early_stop_it, greater_than: 1.5")
-    ms = values("reinit", [2000.0, 4000.0, 8000.0], "early_stop_it", None, 1) + values("ticket", [0.0, 2000.0, 4000.0], "early_stop_it", None, 1)
+    ms = values("reinit", [2000.0, 4000.0, 8000.0], "early_stop_it", None, 1) + values(
+        "ticket", [0.0, 2000.0, 4000.0], "early_stop_it", None, 1
+    )
     c = judged(tmp_path, entry, ms, run(3))
     assert c["verdict"] == "inconclusive" and "above 0" in c["why"] and c["parts"][0]["effect"] is None
 
 
 def test_equivalence(tmp_path: Path) -> None:
     entry = claim(BETTER.replace("greater_than: 0", "within: 1.2"))
-    assert judged(tmp_path, entry, DENSE + GOOD)["verdict"] == "replicated"               # 1 +- .067
+    assert judged(tmp_path, entry, DENSE + GOOD)["verdict"] == "replicated"  # 1 +- .067
     assert judged(tmp_path, entry.replace("1.2", "0.8"), DENSE + GOOD)["verdict"] == "not-replicated"
     assert judged(tmp_path, entry.replace("1.2", "1.05"), DENSE + GOOD)["verdict"] == "inconclusive"
 
 
 def test_unpaired_is_welch_and_needs_no_common_trial(tmp_path: Path) -> None:
     from scipy import stats
+
     a, b = [91.0, 93.0, 92.5], [90.0, 90.5, 89.0]
     c = judged(tmp_path, claim(BETTER + ", paired: false"), values("ticket", a, level=1) + values("dense", b), run(3))
     expected = stats.ttest_ind(a, b, equal_var=False, alternative="greater")
-    assert c["parts"][0]["p"] == pytest.approx(expected.pvalue) and c["verdict"] == ("replicated" if expected.pvalue < 0.05 else "inconclusive")
+    assert c["parts"][0]["p"] == pytest.approx(expected.pvalue) and c["verdict"] == (
+        "replicated" if expected.pvalue < 0.05 else "inconclusive"
+    )
     paired = judged(tmp_path, claim(BETTER), values("ticket", a, level=1) + values("dense", b), run(3))
     assert paired["parts"][0]["p"] != pytest.approx(expected.pvalue)
 
 
 def test_difference_of_differences(tmp_path: Path) -> None:
-    entry = claim("difference: [{difference: [{arm: ticket}, {arm: reinit}], lr: 0.01}, {difference: [{arm: ticket}, {arm: reinit}], lr: 0.1}], level: 1, "
-                  "metric: test_accuracy_pct, at: end, greater_than: 0")
-    ms = [m for arm, lr, x in (("ticket", 0.01, 95), ("reinit", 0.01, 90), ("ticket", 0.1, 93), ("reinit", 0.1, 92))
-          for m in values(arm, [x, x + 0.1 * (arm == "ticket"), x], level=1, lr=lr)]
+    entry = claim(
+        "difference: [{difference: [{arm: ticket}, {arm: reinit}], lr: 0.01}, {difference: [{arm: ticket}, "
+        "{arm: reinit}], lr: 0.1}], level: 1, "
+        "metric: test_accuracy_pct, at: end, greater_than: 0"
+    )
+    ms = [
+        m
+        for arm, lr, x in (("ticket", 0.01, 95), ("reinit", 0.01, 90), ("ticket", 0.1, 93), ("reinit", 0.1, 92))
+        for m in values(arm, [x, x + 0.1 * (arm == "ticket"), x], level=1, lr=lr)
+    ]
     part = judged(tmp_path, entry, ms, run(3))["parts"][0]
     assert part["effect"] == pytest.approx(4.0) and part["verdict"] == "replicated"
 
 
 def test_mean_over_levels_and_a_missing_one(tmp_path: Path) -> None:
-    entry = claim("difference: [{arm: ticket, mean_over: {level: [1, 2]}}, {arm: dense}], metric: test_accuracy_pct, at: end, greater_than: 0")
+    entry = claim(
+        "difference: [{arm: ticket, mean_over: {level: [1, 2]}}, {arm: dense}], metric: test_accuracy_pct, at: end, greater_than: 0"
+    )
     two = values("ticket", [93.0, 94.1, 94.9, 93.0, 94.0], level=2)
     assert judged(tmp_path, entry, DENSE + GOOD + two)["parts"][0]["effect"] == pytest.approx(2.0)
     alone = judged(tmp_path, entry, DENSE + GOOD)
@@ -163,26 +197,34 @@ def test_mean_over_levels_and_a_missing_one(tmp_path: Path) -> None:
 
 
 def test_a_percentage_joins_by_level(tmp_path: Path) -> None:
-    entry = claim(BETTER.replace("level: 1", "weights_remaining_pct: 80.0").replace("{arm: dense}", "{arm: dense, weights_remaining_pct: 100}"))
+    entry = claim(
+        BETTER.replace("level: 1", "weights_remaining_pct: 80.0").replace("{arm: dense}", "{arm: dense, weights_remaining_pct: 100}")
+    )
     assert judged(tmp_path, entry, DENSE + GOOD)["verdict"] == "replicated"
 
 
 # ---- error levels -----------------------------------------------------------------------------------------------
-SLIGHT = [91.0, 92.3, 92.6, 90.6, 92.1]                  # 1.0, 1.3, .6, .6, 1.1 above dense
+SLIGHT = [91.0, 92.3, 92.6, 90.6, 92.1]  # 1.0, 1.3, .6, .6, 1.1 above dense
 
 
 def _p(xs: list[float], bound: float) -> float:
     from scipy import stats
+
     return float(stats.ttest_1samp([x - d.value for x, d in zip(xs, DENSE)], bound, alternative="greater").pvalue)
 
 
 def test_alternatives_share_the_error_level(tmp_path: Path) -> None:
     p = _p(SLIGHT, 0.5)
-    assert 0.0125 < p < 0.025                                                          # holds among two alternatives, not among four
-    entry = "difference: [{{arm: ticket}}, {{arm: dense, level: 0}}], metric: test_accuracy_pct, at: end, for_any: {{level: [{}]}}, greater_than: 0.5"
-    ms = DENSE + [m for level in (1, 2, 3, 4) for m in values("ticket", SLIGHT if level == 1 else [90.0, 91.0, 92.0, 90.4, 91.2], level=level)]
+    assert 0.0125 < p < 0.025  # holds among two alternatives, not among four
+    entry = (
+        "difference: [{{arm: ticket}}, {{arm: dense, level: 0}}], metric: test_accuracy_pct, at: end, "
+        "for_any: {{level: [{}]}}, greater_than: 0.5"
+    )
+    ms = DENSE + [
+        m for level in (1, 2, 3, 4) for m in values("ticket", SLIGHT if level == 1 else [90.0, 91.0, 92.0, 90.4, 91.2], level=level)
+    ]
     two, four = (judged(tmp_path, claim(entry.format(levels)), ms) for levels in ("1, 2", "1, 2, 3, 4"))
-    assert [p["verdict"] for p in two["parts"]][0] == "replicated" and two["verdict"] == "replicated"
+    assert two["parts"][0]["verdict"] == "replicated" and two["verdict"] == "replicated"
     assert four["verdict"] == "inconclusive" and len(four["parts"]) == 4
 
 
@@ -192,11 +234,11 @@ def test_any_is_contradicted_only_where_every_alternative_is(tmp_path: Path) -> 
     assert judged(tmp_path, entry, DENSE + BAD + worse)["verdict"] == "not-replicated"
     assert judged(tmp_path, entry, DENSE + NOISY + worse)["verdict"] == "inconclusive"
     assert judged(tmp_path, entry, DENSE + GOOD + worse)["verdict"] == "replicated"
-    assert judged(tmp_path, entry, DENSE + GOOD)["verdict"] == "inconclusive"          # never replicated while a part was not run
+    assert judged(tmp_path, entry, DENSE + GOOD)["verdict"] == "inconclusive"  # never replicated while a part was not run
 
 
 def test_contradiction_shares_the_error_level_among_the_j_tests(tmp_path: Path) -> None:
-    low = [d.value - (x - d.value - 0.5) for x, d in zip(SLIGHT, DENSE)]               # the mirror image about 0
+    low = [d.value - (x - d.value - 0.5) for x, d in zip(SLIGHT, DENSE)]  # the mirror image about 0
     assert 0.0125 < 1 - _p(low, 0.0) < 0.025
     ms = DENSE + values("ticket", low, level=1) + [m for level in (2, 3, 4) for m in values("ticket", [x.value for x in GOOD], level=level)]
     tests = [BETTER.replace("level: 1", f"level: {level}") for level in (1, 2, 3, 4)]
@@ -218,25 +260,31 @@ FAST, SLOW = [1000.0, 1100.0, 1200.0], [5000.0, 5200.0, 5100.0]
 
 
 def _times(ticket: list[float], dense: list[float], cut_ticket: tuple[int, ...] = (), cut_dense: tuple[int, ...] = ()) -> list[Measurement]:
-    return (values("ticket", ticket, "early_stop_it", None, 1, resolution=100, censored=cut_ticket)
-            + values("dense", dense, "early_stop_it", None, resolution=100, censored=cut_dense))
+    return values("ticket", ticket, "early_stop_it", None, 1, resolution=100, censored=cut_ticket) + values(
+        "dense", dense, "early_stop_it", None, resolution=100, censored=cut_dense
+    )
 
 
-@pytest.mark.parametrize(("test", "cut", "expected"), [
-    # a censored dense time is at least what was seen: the true gain in speed is larger
-    (FASTER, "dense", "replicated"), (FASTER, "ticket", "inconclusive"), (FASTER, "both", "inconclusive"),
-    # the other way round: dense − ticket above 0
-    ("difference: [{arm: dense}, {arm: ticket, level: 1}], metric: early_stop_it, greater_than: 0", "dense", "replicated"),
-    ("difference: [{arm: dense}, {arm: ticket, level: 1}], metric: early_stop_it, greater_than: 0", "ticket", "inconclusive"),
-    ("ratio: [{arm: dense}, {arm: ticket, level: 1}], metric: early_stop_it, greater_than: 2", "dense", "replicated"),
-    ("ratio: [{arm: dense}, {arm: ticket, level: 1}], metric: early_stop_it, greater_than: 2", "ticket", "inconclusive"),
-    ("ratio: [{arm: ticket, level: 1}, {arm: dense}], metric: early_stop_it, less_than: 0.5", "dense", "replicated"),
-    ("ratio: [{arm: ticket, level: 1}, {arm: dense}], metric: early_stop_it, less_than: 0.5", "ticket", "inconclusive"),
-    ("value: {arm: dense}, metric: early_stop_it, greater_than: 1000", "dense", "replicated"),
-    ("value: {arm: dense}, metric: early_stop_it, less_than: 9000", "dense", "inconclusive"),
-    ("difference: [{arm: dense}, {arm: ticket, level: 1}], metric: early_stop_it, within: 9000", "dense", "inconclusive"),
-    ("difference: [{arm: dense}, {arm: ticket, level: 1}], metric: early_stop_it, within: 9000", "none", "replicated"),
-])
+@pytest.mark.parametrize(
+    ("test", "cut", "expected"),
+    [
+        # a censored dense time is at least what was seen: the true gain in speed is larger
+        (FASTER, "dense", "replicated"),
+        (FASTER, "ticket", "inconclusive"),
+        (FASTER, "both", "inconclusive"),
+        # the other way round: dense − ticket above 0
+        ("difference: [{arm: dense}, {arm: ticket, level: 1}], metric: early_stop_it, greater_than: 0", "dense", "replicated"),
+        ("difference: [{arm: dense}, {arm: ticket, level: 1}], metric: early_stop_it, greater_than: 0", "ticket", "inconclusive"),
+        ("ratio: [{arm: dense}, {arm: ticket, level: 1}], metric: early_stop_it, greater_than: 2", "dense", "replicated"),
+        ("ratio: [{arm: dense}, {arm: ticket, level: 1}], metric: early_stop_it, greater_than: 2", "ticket", "inconclusive"),
+        ("ratio: [{arm: ticket, level: 1}, {arm: dense}], metric: early_stop_it, less_than: 0.5", "dense", "replicated"),
+        ("ratio: [{arm: ticket, level: 1}, {arm: dense}], metric: early_stop_it, less_than: 0.5", "ticket", "inconclusive"),
+        ("value: {arm: dense}, metric: early_stop_it, greater_than: 1000", "dense", "replicated"),
+        ("value: {arm: dense}, metric: early_stop_it, less_than: 9000", "dense", "inconclusive"),
+        ("difference: [{arm: dense}, {arm: ticket, level: 1}], metric: early_stop_it, within: 9000", "dense", "inconclusive"),
+        ("difference: [{arm: dense}, {arm: ticket, level: 1}], metric: early_stop_it, within: 9000", "none", "replicated"),
+    ],
+)
 def test_censoring_counts_only_against_the_claim(test: str, cut: str, expected: str, tmp_path: Path) -> None:
     ms = _times(FAST, SLOW, (0,) if cut in ("ticket", "both") else (), (1,) if cut in ("dense", "both") else ())
     c = judged(tmp_path, claim(test), ms, run(3))
@@ -264,7 +312,9 @@ def test_parts_that_were_not_run(tmp_path: Path) -> None:
     entry = claim(BETTER, BETTER.replace("level: 1", "level: 7"))
     c = judged(tmp_path, entry, DENSE + GOOD)
     assert c["verdict"] == "inconclusive" and c["why"] == "1 of 2 parts run"
-    assert [p["verdict"] for p in c["parts"]] == ["replicated", "not-run"] and c["parts"][1]["why"] == "ticket: level 7 not run at this scale"
+    assert [p["verdict"] for p in c["parts"]] == ["replicated", "not-run"] and c["parts"][1][
+        "why"
+    ] == "ticket: level 7 not run at this scale"
     assert judged(tmp_path, entry, DENSE + BAD)["verdict"] == "not-replicated"
     nothing = judged(tmp_path, entry, [], run(not_run={"net": "needs a GPU"}))
     assert (nothing["verdict"], nothing["why"], nothing["n"]) == ("not-run", "needs a GPU", None)

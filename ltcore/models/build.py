@@ -52,7 +52,13 @@ def draw_state(family: Family, model: Model, input_shape: Sequence[int], classes
     with seeds.global_stream(*path):
         module = construct(family, model, input_shape, classes)
         INITS[model.init](module)
-    return {name: t.detach().clone() for name, t in module.state_dict().items()}
+    return {name: t.detach().clone() for name, t in own_state(module).items()}
+
+
+def own_state(module: nn.Module) -> State:
+    """Parameters and saved buffers by name; tied weights stand under their first name only, as in ``named_parameters``."""
+    first = {name for name, _ in (*module.named_parameters(), *module.named_buffers())}
+    return {name: t for name, t in module.state_dict().items() if name in first}
 
 
 def layer_kinds(module: nn.Module) -> dict[str, str]:

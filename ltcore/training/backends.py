@@ -24,8 +24,8 @@ class Loop:
 
     def __init__(self, module: nn.Module, params: Stack, buffers: Stack, loss: LossFn):
         self.params, self.buffers, self.loss = params, buffers, loss
-        self.replicates = len(next(iter(params.values())))
-        self.modules = [_bind(copy.deepcopy(module), params, buffers, r) for r in range(self.replicates)]
+        self.replicates, device = len(next(iter(params.values()))), next(iter(params.values())).device
+        self.modules = [_bind(copy.deepcopy(module).to(device), params, buffers, r) for r in range(self.replicates)]
         self.leaves = [[dict(m.named_parameters())[n] for n in params] for m in self.modules]
         many = self.replicates > 1
         self.stacked = {n: torch.empty_like(p) for n, p in params.items()} if many else {}
@@ -99,7 +99,9 @@ def choose(module: nn.Module, params: Stack, buffers: Stack, loss: LossFn, x: Te
 def _vmap_takes(module: nn.Module, params: Stack, buffers: Stack, loss: LossFn, x: Tensor, y: Tensor) -> bool:
     """vmap refuses data-dependent branches, boolean indexing and parametrizations with a RuntimeError."""
     try:
-        Vmap(module, params, {n: b.clone() for n, b in buffers.items()}, loss).grads(x, y)
+        probe = Vmap(module, params, {n: b.clone() for n, b in buffers.items()}, loss)
+        probe.grads(x, y)
+        probe.forward(x)  # nn.LSTM, for one, is refused only here
     except RuntimeError as error:
         if isinstance(error, torch.cuda.OutOfMemoryError):
             raise
@@ -110,12 +112,16 @@ def _vmap_takes(module: nn.Module, params: Stack, buffers: Stack, loss: LossFn, 
 def _bind(module: nn.Module, params: Stack, buffers: Stack, r: int) -> nn.Module:
     """Makes parameters and buffers of the module views of row r; the optimiser's writes to the stack are seen at once."""
     rows = {name: t[r] for name, t in (params | buffers).items()}
-    for name, old in list(module.named_parameters()):
+    bound: dict[int, nn.Parameter] = {}  # tied weights stay one parameter
+    for name, old in list(module.named_parameters(remove_duplicate=False)):
+        if id(old) not in bound:
+            bound[id(old)] = nn.Parameter(rows[name], requires_grad=old.requires_grad)
         owner, leaf = _owner(module, name)
-        owner._parameters[leaf] = nn.Parameter(rows[name], requires_grad=old.requires_grad)
+        owner._parameters[leaf] = bound[id(old)]
     for name, _ in list(module.named_buffers()):
-        owner, leaf = _owner(module, name)
-        owner._buffers[leaf] = rows[name]
+        if name in rows:  # buffers that are not part of the state (persistent=False) are constants of the module
+            owner, leaf = _owner(module, name)
+            owner._buffers[leaf] = rows[name]
     return module.train()
 
 

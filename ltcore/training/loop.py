@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ltcore import seeds
 from ltcore.data import Dataset
 from ltcore.errors import UsageError
 from ltcore.models import split_state
@@ -20,8 +21,10 @@ from ltcore.training import backends, optimizers, supervised
 from ltcore.training.capture import Captured
 
 DTYPES = {"fp32": torch.float32, "fp64": torch.float64}
+BITS = {torch.float32: torch.int32, torch.float64: torch.int64}
 CURVES = ("val_loss", "val_accuracy_pct", "train_loss")
 PARTS = ("val", "test", "train")
+GLOBAL_RNG = "global_rng"  # in a checkpoint: the state of torch's own CPU generator
 CHECK_EVERY_IT = 64  # how often a segment asks whether to save or stop
 
 Masks = Mapping[str, Tensor]
@@ -122,13 +125,17 @@ def train(module: nn.Module, data: Dataset, segment: Segment, replicates: Sequen
         run.restore(saved)
     x, y = batches.fetch(batches.index(segment.start))
     engine = backends.choose(module, run.params, run.buffers, supervised.loss, x, y, backend)
-    _steps(engine, batches, segment, run, masks, checkpoints)
+    with seeds.global_stream(*replicates[0].streams.order, "module", segment.start):  # for a user's nn.Dropout, which knows no stream
+        if saved and GLOBAL_RNG in saved:
+            torch.set_rng_state(saved[GLOBAL_RNG])
+        _steps(engine, batches, segment, run, masks, checkpoints)
     return _finish(engine, batches, segment, run)
 
 
 def _begin(module: nn.Module, segment: Segment, replicates: Sequence[Replicate], batches: supervised.Batches) -> tuple[_Run, Masks]:
     dtype, device, copies = DTYPES[segment.precision], batches.device, len(replicates)
-    masks = {n: torch.stack([r.mask[n] for r in replicates]).to(device, dtype) for n in replicates[0].mask}
+    names = dict.fromkeys(n for r in replicates for n in r.mask)
+    masks = {n: torch.stack([r.mask.get(n, torch.ones(r.state[n].shape, dtype=torch.bool)) for r in replicates]).to(device) for n in names}
     stack = {n: torch.stack([r.state[n] for r in replicates]).to(device) for n in replicates[0].state}
     stack = {n: t.to(dtype) if t.is_floating_point() else t for n, t in stack.items()}
     stack = {n: t * masks[n] if n in masks else t for n, t in stack.items()}
@@ -142,7 +149,8 @@ def _begin(module: nn.Module, segment: Segment, replicates: Sequence[Replicate],
         loss_sum=torch.zeros(copies, dtype=torch.float64, device=device),
         progress=torch.tensor([segment.start, 0, segment.start]),
     )  # fmt: skip
-    return run, masks
+    # All bits set where kept: "and" costs what a product costs and leaves pruned weights 0 even under a gradient that is not a number.
+    return run, {n: -m.to(BITS[dtype]) for n, m in masks.items()}
 
 
 def _optimizer_state(segment: Segment, replicates: Sequence[Replicate], params: Mapping[str, Tensor], masks: Masks) -> dict[str, Tensor]:
@@ -178,7 +186,7 @@ def _steps(engine: Any, batches: supervised.Batches, segment: Segment, run: _Run
     def step(index: Tensor, lr: optimizers.Rate) -> Tensor:
         losses, grads = engine.grads(*batches.fetch(index))
         for n, mask in masks.items():
-            grads[n].mul_(mask)
+            grads[n].view(mask.dtype).bitwise_and_(mask)
         optimizers.update(segment.optimizer, run.params, grads, run.optimizer, lr)
         return losses
 
@@ -198,7 +206,7 @@ def _steps(engine: Any, batches: supervised.Batches, segment: Segment, run: _Run
 def _checkpoint(run: _Run, checkpoints: Checkpoints) -> None:
     stop = checkpoints.stop()
     if stop or checkpoints.due():
-        checkpoints.save(run.flat())
+        checkpoints.save(run.flat() | {GLOBAL_RNG: torch.get_rng_state()})
     if stop:
         raise Stopped
 

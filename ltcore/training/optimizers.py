@@ -45,11 +45,13 @@ def update(spec: Optimizer, params: Tensors, grads: Tensors, state: Tensors, lr:
 
 
 def _adam_fused(spec: Optimizer, params: Tensors, grads: Tensors, state: Tensors, lr: Rate) -> None:
-    names = list(params)
     state["step"].add_(1)
+    lists = [list(params.values()), [grads[n] for n in params], [state[f"m/{n}"] for n in params], [state[f"v/{n}"] for n in params]]
+    if lists[0][0].device.type == "cpu" and len(lists[0][0]) > 1:
+        # The kernel rounds a tensor's last few elements otherwise than the rest: whole stacks would not equal their rows alone, bit for bit.
+        lists = [[row for t in tensors for row in t] for tensors in lists]
     torch._fused_adam_(
-        [params[n] for n in names], [grads[n] for n in names], [state[f"m/{n}"] for n in names], [state[f"v/{n}"] for n in names],
-        [], [state["step"]] * len(names), lr=lr, beta1=spec.betas[0], beta2=spec.betas[1],
+        *lists, [], [state["step"]] * len(lists[0]), lr=lr, beta1=spec.betas[0], beta2=spec.betas[1],
         weight_decay=spec.weight_decay, eps=spec.eps, amsgrad=False, maximize=False,
     )  # fmt: skip
 

@@ -1,0 +1,168 @@
+"""``check``: the smoke scale of every paper against a committed baseline.
+
+Hashes and counts must be equal everywhere; masks where torch and the kind of CPU are those of the baseline; floats must lie within
+4 standard deviations of the mean over the baseline's seeds (at least 5, so that a lucky run cannot set the bar).
+"""
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import statistics
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench import execute, machine
+from bench import plan as planning
+from bench.plan import Flags, Plan, Point
+from bench.store import Store, default_root
+from bench.verbs import workers
+from ltcore.errors import UserError
+from replications import registry
+
+BASELINE = Path(__file__).parent / "baselines" / "smoke.json"
+SEEDS = 6
+ALLOWED_SD = 4.0
+
+
+@dataclass(frozen=True)
+class Moved:
+    """One thing that is not as it was."""
+
+    paper: str
+    where: str
+    what: str
+    baseline: Any
+    now: Any
+
+
+def check(baseline: Path | None, update: bool, store: Path | None, as_json: bool) -> int:
+    """Runs, compares (or writes the baseline anew) and prints; returns the exit code."""
+    from tabulate import tabulate
+
+    path = baseline or BASELINE
+    opened = Store(store or default_root())
+    if update:
+        _write(path, {"machine": _machine(), "papers": {key: _baseline(key, opened) for key in registry.MODULES}})
+        print(f"baseline of {len(registry.MODULES)} paper(s), {SEEDS} seeds, written to {path}", file=sys.stderr)
+        return 0
+    expected = read(path)
+    moved = [m for key in registry.MODULES for m in compare(key, expected, run(key, opened, 1))]
+    if as_json:
+        print(json.dumps({"moved": [vars(m) for m in moved]}, indent=1))
+    elif moved:
+        rows = [(m.paper, m.where, m.what, m.baseline, m.now) for m in moved]
+        print(tabulate(rows, headers=["paper", "where", "what", "baseline", "now"], maxcolwidths=[None, 50, None, 30, 30], disable_numparse=True))
+    else:
+        print(f"check: nothing moved in {', '.join(registry.MODULES)} (scale smoke, baseline {path.name})")
+    return 1 if moved else 0
+
+
+def read(path: Path) -> dict[str, Any]:
+    """A baseline file.
+
+    Raises:
+        UserError: missing or damaged.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        found["machine"], found["papers"].items()
+        return found
+    except FileNotFoundError:
+        raise UserError(f"no baseline at {path}: write one with 'python -m bench check --update'") from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"baseline {path} can't be read ({error}): restore it, or write it anew with 'python -m bench check --update'") from error
+
+
+def run(key: str, store: Store, trials: int) -> dict[str, dict[str, Any]]:
+    """Smoke results of a paper: point -> {stage, kept, mask, values} for each trial."""
+    plan = planning.make(registry.load(key), Flags("smoke", trials=trials))
+    outcome = execute.execute(plan, store, execute.Options(workers=workers("cpu")))
+    if outcome.failures:
+        raise UserError(f"{key}: {next(iter(outcome.failures.values()))}")
+    return {f"{_name(p)}, trial {p.trial}": _result(p, store) for p in plan.points}
+
+
+def _name(p: Point) -> str:
+    words = ", ".join(f"{k} {v}" for k, v in p.condition.items() if k != "arm")
+    return f"{p.label}: {p.condition['arm']}" + (f", {words}" if words else "") + (f", draw {p.draw}" if p.draw else "") + _measured(p)
+
+
+def _measured(p: Point) -> str:
+    return f" ({p.stage.params['what']})" if p.stage.kind == "measure" else ""
+
+
+def _result(p: Point, store: Store) -> dict[str, Any]:
+    record, mask = store.record(p.stage.hash), p.stage.inputs.get("mask")
+    values = {f"{v['metric']}{'@' + v['at'] if v['at'] else ''}{_of(v['condition'])}": v["value"] for v in record["values"]}
+    floors = {f"{v['metric']}{'@' + v['at'] if v['at'] else ''}{_of(v['condition'])}": v["resolution"] for v in record["values"]}
+    digest = None if mask is None else _digest(store.load(mask.stage.hash, mask.artefact))
+    return {"stage": p.stage.hash, "kept": record["facts"].get("kept"), "mask": digest, "values": values, "floors": floors}
+
+
+def _of(condition: Mapping[str, Any]) -> str:
+    return "".join(f" {k} {v}" for k, v in condition.items())
+
+
+def _digest(mask: Mapping[str, Any]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(mask):
+        digest.update(name.encode() + mask[name].numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _machine() -> dict[str, str]:
+    facts = machine.facts("cpu")
+    return {"device": facts["device"], "capability": facts["capability"], "torch": facts["versions"]["torch"]}
+
+
+def _baseline(key: str, store: Store) -> dict[str, Any]:
+    results = run(key, store, SEEDS)
+    first = {name.removesuffix(", trial 0"): r for name, r in results.items() if name.endswith(", trial 0")}
+    exact = {name: {k: r[k] for k in ("stage", "kept", "mask")} for name, r in first.items()}
+    floats = {name: _spread([results[f"{name}, trial {t}"] for t in range(SEEDS)]) for name in first}
+    return {"exact": exact, "floats": floats}
+
+
+def _spread(results: list[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
+    """Mean and sd over the seeds; the sd is at least the metric's resolution."""
+    out = {}
+    for metric, floor in results[0]["floors"].items():
+        values = [r["values"][metric] for r in results]
+        out[metric] = {"mean": statistics.fmean(values), "sd": max(statistics.stdev(values), floor), "n": len(values)}
+    return out
+
+
+def compare(key: str, expected: Mapping[str, Any], results: Mapping[str, Mapping[str, Any]]) -> Iterable[Moved]:
+    """What moved between a baseline and a run of trial 0."""
+    base = expected["papers"].get(key)
+    if base is None:
+        yield Moved(key, "paper", "baseline", "none", "runs")
+        return
+    now = {name.removesuffix(", trial 0"): r for name, r in results.items()}
+    for name in sorted(set(base["exact"]) ^ set(now)):
+        yield Moved(key, name, "point", "there" if name in base["exact"] else "not there", "there" if name in now else "not there")
+    same_machine = expected["machine"] == _machine()
+    for name in sorted(set(base["exact"]) & set(now)):
+        yield from _compare_point(key, name, base, now[name], same_machine)
+
+
+def _compare_point(key: str, name: str, base: Mapping[str, Any], now: Mapping[str, Any], same_machine: bool) -> Iterable[Moved]:
+    for what in ("stage", "kept", *(["mask"] if same_machine else [])):
+        if base["exact"][name][what] != now[what]:
+            yield Moved(key, name, what, base["exact"][name][what], now[what])
+    for metric, b in base["floats"][name].items():
+        value = now["values"].get(metric)
+        if value is None or not math.isclose(value, b["mean"], rel_tol=0, abs_tol=ALLOWED_SD * b["sd"] + 1e-12):
+            yield Moved(key, name, metric, f"{b['mean']:.4g} ± {b['sd']:.2g} (n {b['n']})", value)
+
+
+def _write(path: Path, value: Mapping[str, Any]) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"can't write the baseline {path}: {error.strerror}") from error

@@ -1,0 +1,103 @@
+"""``ticket show`` and ``ticket export``: one file with mask, rewound weights, model and provenance."""
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench.measurements import find_manifest
+from bench.store import Store, default_root
+from ltcore import masks, tickets
+from ltcore.errors import UsageError, UserError
+from ltcore.names import nearest
+from replications import registry
+
+
+@dataclass(frozen=True)
+class Which:
+    """Which ticket of which run."""
+
+    paper: str
+    experiment: str | None
+    arm: str
+    level: int
+    trial: int
+    scale: str | None
+
+
+def run(action: str, file: Path, which: Which, store: Path | None, as_json: bool) -> None:
+    if action == "export":
+        write(file, which, Store(store or default_root(), create=False))
+        print(f"wrote {file}: {describe(file)['density_pct']:.1f} % of the prunable weights")
+    elif action == "show":
+        found = describe(file)
+        print(json.dumps(found, indent=1) if as_json else render(found))
+    else:
+        raise UsageError(f"unknown action {action!r}: use show or export")
+
+
+def write(file: Path, which: Which, store: Store) -> None:
+    """Writes the ticket of a finished run.
+
+    Raises:
+        UsageError: the run has no such ticket. UserError: its stages are not in the store, or the file can't be written.
+    """
+    registry.load(which.paper)
+    manifest = find_manifest(store, which.paper, which.scale)
+    point = _point(manifest, which)
+    inputs = store.record(point["stage"])["stage"]["inputs"] if store.has(point["stage"]) else {}
+    if "mask" not in inputs:
+        raise UserError(f"arm {which.arm} at level {which.level} has no mask in {store.root}, or was not run yet: run 'replicate' first")
+    record = store.record(point["stage"])
+    about = {
+        "paper": which.paper, "scale": manifest["scale"], "experiment": point["label"], "arm": which.arm, "level": which.level,
+        "trial": which.trial, "rewind": manifest["experiments"][point["label"]]["recipe"]["rewind"],
+        "model": record["stage"]["params"]["model"], "input_shape": record["stage"]["params"]["input_shape"],
+        "classes": record["stage"]["params"]["classes"], "data": record["stage"]["params"]["data"], "stage": point["stage"],
+        "inputs": inputs,
+    }  # fmt: skip
+    ticket = tickets.Ticket(store.load(*inputs["mask"]), store.load(*inputs["state"]), about)
+    try:
+        tickets.save(file, ticket)
+    except OSError as error:
+        raise UserError(f"can't write {file}: {error.strerror or error}") from error
+    except Exception as error:  # safetensors wraps the system's error in its own type
+        raise UserError(f"can't write {file}: {error}") from error
+
+
+def _point(manifest: Mapping[str, Any], which: Which) -> Mapping[str, Any]:
+    labels = list(manifest["experiments"])
+    label = which.experiment or labels[0]
+    if label not in labels:
+        raise UsageError(f"experiment {label!r} was not run{nearest(label, labels)}")
+    points = [p for p in manifest["points"] if p["label"] == label and p["condition"]["arm"] == which.arm and p["trial"] == which.trial]
+    if not points:
+        arms = sorted({p["condition"]["arm"] for p in manifest["points"] if p["label"] == label})
+        raise UsageError(f"no arm {which.arm!r} of trial {which.trial} in {label}{nearest(which.arm, arms)}")
+    found = [p for p in points if p["condition"].get("level") == which.level]
+    if not found:
+        levels = sorted({p["condition"]["level"] for p in points if "level" in p["condition"]})
+        raise UsageError(f"arm {which.arm} was not run at level {which.level}: there are {', '.join(map(str, levels)) or 'none'}")
+    return found[0]
+
+
+def describe(file: Path) -> dict[str, Any]:
+    """What a ticket file holds, as JSON values."""
+    ticket = tickets.load(file)
+    return {
+        "about": dict(ticket.about), "density_pct": 100 * ticket.density, "kept": masks.kept(ticket.mask), "prunable": masks.size(ticket.mask),
+        "density_layers": masks.densities(ticket.mask), "collapsed": masks.collapsed(ticket.mask),
+        "weights": {n: list(w.shape) for n, w in ticket.weights.items()},
+    }  # fmt: skip
+
+
+def render(found: Mapping[str, Any]) -> str:
+    from tabulate import tabulate
+
+    about = [(k, json.dumps(v) if isinstance(v, (dict, list)) else v) for k, v in found["about"].items()]
+    layers = [(n, "x".join(map(str, shape)), f"{100 * found['density_layers'][n]:.2f}" if n in found["density_layers"] else "not pruned")
+              for n, shape in found["weights"].items()]  # fmt: skip
+    total = f"{found['kept']:,} of {found['prunable']:,} prunable weights kept ({found['density_pct']:.2f} %)"
+    return "\n\n".join([tabulate(about, tablefmt="plain", maxcolwidths=[None, 90], disable_numparse=True), tabulate(layers, headers=["tensor", "shape", "kept, %"]), total])
