@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 
 from bench import plan as planning
 from bench.plan import Plan
-from bench.store import Store
-from bench.worker import Task, Taken, begin, work
+from bench.store import Store, StoreError
+from bench.worker import Taken, Task, begin, work
 from ltcore.errors import UserError
 from ltcore.stages import Stage, canonical
 
@@ -91,6 +91,8 @@ def execute(plan: Plan, store: Store, options: Options) -> Outcome:
                 left = {s: a for s, a in planning.todo(plan, store).items() if s.hash not in failures}
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
+            for worker in multiprocessing.active_children():  # or the pool would wait until their stages are done
+                worker.terminate()
             raise
     unfinished = bool(planning.todo(plan, store)) and not failures
     return Outcome(run.stopped or unfinished, failures, progress.done)
@@ -162,6 +164,8 @@ class _Run:
         """Books what came back."""
         try:
             outcome = future.result()
+        except StoreError:
+            raise
         except UserError as error:
             outcome = str(error)
         except concurrent.futures.process.BrokenProcessPool as error:

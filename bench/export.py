@@ -1,8 +1,8 @@
 """A comparison written for other programs and for papers: md, csv, latex, html, json.
 
-md, latex and html hold what the terminal shows (the same cells, see ``bench.tables``): measured rows, the rest counted by reason, claims
-with their parts, provenance. csv and json hold every row. csv is one line a row of the comparison and has no claims, since a file of two
-kinds of line is not a table; take json for them.
+md, latex and html hold what the terminal shows (the same cells, see ``bench.tables``): measured rows, the rest counted by reason, all arms,
+claims with their parts, provenance. csv and json hold every row. csv is one line a row of the comparison, then (without id and published
+number) one line for each number of each arm; it has no claims, take json for them.
 """
 from __future__ import annotations
 
@@ -63,6 +63,7 @@ def _csv(comparison: Mapping[str, Any]) -> str:
     writer = csv.DictWriter(out, CSV_COLUMNS, lineterminator="\n")
     writer.writeheader()
     writer.writerows(_csv_row(comparison, row) for row in comparison["rows"])
+    writer.writerows(_csv_arm(comparison, entry, value) for entry in comparison.get("arms") or [] for value in entry["values"])
     return out.getvalue()
 
 
@@ -77,12 +78,21 @@ def _csv_row(comparison: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str,
         "mean": got.get("mean"), "sd": got.get("sd"), "n": got.get("n"), "ci95_low": low, "ci95_high": high}
 
 
+def _csv_arm(comparison: Mapping[str, Any], entry: Mapping[str, Any], value: Mapping[str, Any]) -> dict[str, Any]:
+    """A number of any arm, a user's own among them, whether the paper has one like it or not."""
+    words = {"weights_remaining_pct": entry["weights_remaining_pct"], "at": value["at"], "layer": value.get("layer")}
+    condition = entry["condition"] | {k: v for k, v in words.items() if v is not None}
+    plain = {"paper": comparison["paper"], "scale": comparison["scale"], "protocol": entry["protocol"], "metric": value["metric"]}
+    return plain | {"condition": json.dumps(condition, ensure_ascii=False), "mean": value["mean"], "sd": value["sd"], "n": value["n"],
+                    "status": "measured", "comparable": False, "why_not": "not beside a published number"}
+
+
 # ---- md -----------------------------------------------------------------------------------------------------------------------------
 
 def _md(comparison: Mapping[str, Any]) -> str:
     parts = [f"# {_heading(comparison)}"]
     for section in sections(comparison):
-        parts += [f"## {_md_text(section.title)}", _md_table(section), *(f"{_md_text(note)}" for note in section.notes)]
+        parts += [f"## {_md_text(section.title)}", md_table(section), *(f"{_md_text(note)}" for note in section.notes)]
     parts += ["## Provenance", "\n".join(f"- {_md_text(line)}" for line in provenance_lines(comparison))]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -93,7 +103,7 @@ def _md_text(text: str) -> str:
     return text.replace("\n", " ")
 
 
-def _md_table(section: Section) -> str:
+def md_table(section: Section) -> str:
     from tabulate import tabulate
 
     body = [[f"**{_md_text(cells[0])}**", *cells[1:]] if kind == "group" else [_md_text(c) for c in cells]

@@ -24,6 +24,14 @@ def facts(device: str) -> dict[str, Any]:
 
 
 @functools.cache
+def cpu_model() -> str:
+    """The processor's name, as far as the system tells it."""
+    told = Path("/proc/cpuinfo")
+    lines = told.read_text(encoding="utf-8", errors="replace").splitlines() if told.exists() else []
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.processor() or platform.machine())
+
+
+@functools.cache
 def versions() -> dict[str, str]:
     """Versions of the libraries that compute."""
     found = {}

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from bench.measurement import Gate, Measurement, RunInfo
@@ -20,7 +21,8 @@ def read(manifest: Mapping[str, Any], store: Store, data: PaperData) -> list[Mea
 def _of_point(point: Mapping[str, Any], record: Mapping[str, Any], data: PaperData, manifest: Mapping[str, Any]) -> list[Measurement]:
     facts = record["facts"]
     density = facts.get(_counted(data, point["protocol"]))
-    base = dict(point["base"]) | _percent(point, data, density)
+    own_net = any(f".{field}." in text for field in ("model", "pruning") for text in manifest["flags"]["sets"])
+    base = dict(point["base"]) | _percent(point, data, density, own_net)
     return [
         Measurement(
             point["protocol"], {**point["condition"], **v["condition"]}, base, point["trial"], point["draw"], v["metric"], v["at"],
@@ -35,9 +37,9 @@ def _counted(data: PaperData, protocol: str) -> str:
     return "density_all" if data.protocol(protocol).get("pct_counts") == "all-weights" else "density_prunable"
 
 
-def _percent(point: Mapping[str, Any], data: PaperData, density: float | None) -> dict[str, float]:
+def _percent(point: Mapping[str, Any], data: PaperData, density: float | None, own_net: bool) -> dict[str, float]:
     """The percentage of a level: the ladder's where this is the protocol's own network and rates, else the measured one."""
-    level, special = point["condition"].get("level"), {"network", "rate_per_round"} & set(point["condition"])
+    level, special = point["condition"].get("level"), own_net or {"network", "rate_per_round"} & set(point["condition"])
     if level is None:
         return {}
     ladder = {} if special else data.ladder(point["protocol"])
@@ -65,6 +67,8 @@ def _why_not(manifest: Mapping[str, Any], experiment: Mapping[str, Any]) -> str:
         reasons.append(f"data: {experiment['data']['name']} instead of {manifest['data']['fallback_for'] or manifest['wanted']}")
     if manifest["flags"]["sets"]:
         reasons.append("--set " + " ".join(manifest["flags"]["sets"]))
+    if manifest["flags"]["with_file"]:
+        reasons.append(f"--with {Path(manifest['flags']['with_file']).name}")
     return "; ".join(reasons)
 
 
@@ -92,7 +96,13 @@ def _provenance(manifest: Mapping[str, Any], store: Store, paper: Paper) -> dict
     machines = [store.record(p["stage"])["machine"] for p in manifest["points"] if store.has(p["stage"])]
     distinct = {key: _distinct(m[key] for m in machines) for key in ("device", "threads", "python", "versions", "source_hash")}
     deviations = [{"what": d.what, "paper": d.paper, "ours": d.ours, "why": d.why} for d in paper.deviations]
-    return {"data": dict(manifest["data"]), **distinct, "flags": dict(manifest["flags"]), "deviations": deviations}
+    return {"data": _data(manifest), **distinct, "flags": dict(manifest["flags"]), "deviations": deviations}
+
+
+def _data(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """The data of the run, or of each protocol where one of them ran on something else (a user's own set)."""
+    own = {e["protocol"]: e["data"] for e in manifest["experiments"].values() if e["data"]["name"] != manifest["data"]["name"]}
+    return {e["protocol"]: own.get(e["protocol"], manifest["data"]) for e in manifest["experiments"].values()} if own else dict(manifest["data"])
 
 
 def _distinct(values: Any) -> Any:
@@ -119,8 +129,9 @@ def find_manifest(store: Store, paper: str, scale: str | None, key: str | None =
 
 def comparison(manifest: Mapping[str, Any], store: Store, paper: Paper) -> dict[str, Any]:
     """The comparison of what the store holds for this manifest."""
-    from bench import compare, insights
+    from bench import compare, insights, summary
 
     data = papers.load(paper.key)
     measured, run = read(manifest, store, data), run_info(manifest, store, paper, data)
-    return compare.compare(data, measured, run) | {"insights": compare.tidy(insights.sparsest_matching(data, measured, run))}
+    more = {"arms": summary.arms(measured), "insights": insights.sparsest_matching(data, measured, run)}
+    return compare.compare(data, measured, run) | compare.tidy(more)

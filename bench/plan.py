@@ -8,21 +8,18 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from bench.store import Store
+from bench.store import MANIFEST, Store
 from ltcore import arms as core_arms
 from ltcore.data import Dataset
 from ltcore.data import load as load_data
 from ltcore.errors import UsageError, UserError
 from ltcore.imp import DataFacts, Trial
-from ltcore.library import Library
+from ltcore.library import Library, of_user
 from ltcore.library import load as load_library
 from ltcore.names import nearest
 from ltcore.recipe import changed
 from ltcore.stages import Stage, canonical, with_ancestors
 from replications.schema import Arm, Experiment, Paper, Scaled
-
-
-MANIFEST = 1  # raised when the manifest's fields change
 
 
 @dataclass(frozen=True)
@@ -81,9 +78,11 @@ def make(paper: Paper, flags: Flags) -> Plan:
     sets = [_parse_set(text, paper) for text in flags.sets]
     points: list[Point] = []
     about: dict[str, Any] = {}
+    sets_used: dict[str, Dataset] = {}
     for experiment, scaled in chosen:
-        recipe = changed(experiment.recipe, {**scaled.changes, **_sets_for(experiment, sets)})
-        used = _dataset(recipe.data.name, recipe.data.options, flags, library, data)
+        recipe = changed(changed(experiment.recipe, scaled.changes), _sets_for(experiment, sets))
+        key = canonical([recipe.data.name, recipe.data.options])
+        used = sets_used[key] = sets_used.get(key) or _dataset(recipe.data.name, recipe.data.options, flags, library, data)
         facts = DataFacts(used.name, used.fingerprint, len(used.train), used.input_shape, used.classes)
         trials = [Trial(recipe, facts, seed, library) for seed in range(scaled.trials)]
         arms = (*scaled.arms, *_user_arms(library, scaled))
@@ -117,7 +116,8 @@ def _dataset(name: str, options: Mapping[str, Any], flags: Flags, library: Libra
     if name in library.datasets:
         from ltcore.data import from_user
 
-        return from_user(name, library.datasets[name](**options))
+        with of_user(f"data set {name!r} failed", library.file):
+            return from_user(name, library.datasets[name](**options))
     if name == loaded.name and not options:
         return loaded
     return load_data(name, flags.data, **options)
@@ -146,10 +146,8 @@ def _points(experiment: Experiment, arm: Arm, scaled: Scaled, trials: list[Trial
 
 
 def _call(build: Callable[..., Stage], arm: Arm, trial: Trial, level: int, draw: int) -> Stage:
-    try:
+    with of_user(f"arm {arm.arm!r}, a function (trial, level, draw) -> Stage, can't be built", trial.library.file):
         stage = build(trial, level, draw, **arm.options)
-    except TypeError as error:
-        raise UserError(f"arm {arm.arm!r} can't be built: {error}; an arm is a function (trial, level, draw) -> Stage") from error
     if not isinstance(stage, Stage):
         raise UserError(f"arm {arm.arm!r} gave a {type(stage).__name__}, not a Stage: end it with trial.train(...) or trial.measure(...)")
     return stage
@@ -168,11 +166,21 @@ def _words(experiment: Experiment, arm: Arm, level: int) -> tuple[dict[str, Any]
 
 
 def _user_arms(library: Library, scaled: Scaled) -> list[Arm]:
-    """A user's arms, and one arm for each of their criteria, at the levels where the random controls are drawn."""
-    levels = next((a.levels for a in scaled.arms if a.arm == "reinit" and a.levels), None)
-    criteria = [name for table, name in library.user if table == "criteria"]
-    by_criterion = [Arm(_by_criterion(name), name, levels) for name in criteria]
-    return [Arm(build, name, levels) for name, build in library.arms.items()] + by_criterion
+    """A user's arms, at the levels where the random controls are drawn, and one arm for each of their criteria.
+
+    A criterion has to go through every level on its way, so all are shown; a single level would make no curve. Experiments without
+    iterative tickets have nothing to set them beside.
+    """
+    if not any(a.arm == "ticket" for a in scaled.arms):
+        return []
+    levels = next((a.levels for a in scaled.arms if a.arm == "reinit" and a.levels and len(a.levels) > 1), None)
+    criteria = [Arm(_by_criterion(name), name) for table, name in library.user if table == "criteria"]
+    found = [Arm(build, name, levels) for name, build in library.arms.items()] + criteria
+    taken = {a.arm for a in scaled.arms} | set(core_arms.ARMS)
+    for i, arm in enumerate(found):
+        if arm.arm in taken | {other.arm for other in found[:i]}:
+            raise UserError(f"the name {arm.arm!r} in {library.file} is taken: it would stand in the tables for two arms, choose another")
+    return found
 
 
 def _by_criterion(name: str) -> Callable[..., Stage]:
@@ -249,6 +257,8 @@ def _looks(plan: Plan, store: Store) -> int:
     flags = dataclasses.asdict(plan.flags) | {"trials": None, "data": None}
     trials, smaller = _trials(plan.about), set()
     for path in store.manifests(f"{plan.paper.key}-{plan.flags.scale}-"):
+        if path.stem == manifest_name(plan):  # about to be written anew
+            continue
         other = store.read_manifest(path)
         same = other["flags"] | {"trials": None, "data": None} == json.loads(canonical(flags))
         if same and other["data"]["name"] == plan.data.name and _trials(other["experiments"]) < trials:

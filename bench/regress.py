@@ -1,7 +1,8 @@
 """``check``: the smoke scale of every paper against a committed baseline.
 
-Hashes and counts must be equal everywhere; masks where torch and the kind of CPU are those of the baseline; floats must lie within
-4 standard deviations of the mean over the baseline's seeds (at least 5, so that a lucky run cannot set the bar).
+Counts must be equal everywhere; stage hashes wherever the data are (their fingerprint is in the hash, and a formula may round otherwise
+on another CPU); data and masks where torch and CPU are those of the baseline; floats must lie within 4 standard deviations of the mean
+over the baseline's seeds (at least 5, so that a lucky run cannot set the bar).
 """
 from __future__ import annotations
 
@@ -17,13 +18,14 @@ from typing import Any
 
 from bench import execute, machine
 from bench import plan as planning
-from bench.plan import Flags, Plan, Point
+from bench.plan import Flags, Point
 from bench.store import Store, default_root
 from bench.verbs import workers
 from ltcore.errors import UserError
 from replications import registry
 
 BASELINE = Path(__file__).parent / "baselines" / "smoke.json"
+EXACT = ("stage", "data", "kept", "mask")
 SEEDS = 6
 ALLOWED_SD = 4.0
 
@@ -69,12 +71,19 @@ def read(path: Path) -> dict[str, Any]:
     """
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-        found["machine"], found["papers"].items()
+        whole = "machine" in found and all(_whole(paper) for paper in found["papers"].values())
+        if not whole:
+            raise ValueError("entries are missing")
         return found
     except FileNotFoundError:
         raise UserError(f"no baseline at {path}: write one with 'python -m bench check --update'") from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"baseline {path} can't be read ({error}): restore it, or write it anew with 'python -m bench check --update'") from error
+
+
+def _whole(paper: Mapping[str, Any]) -> bool:
+    points = paper["exact"].keys() == paper["floats"].keys() and all(set(EXACT) <= set(point) for point in paper["exact"].values())
+    return points and all({"mean", "sd", "n"} <= set(b) for metrics in paper["floats"].values() for b in metrics.values())
 
 
 def run(key: str, store: Store, trials: int) -> dict[str, dict[str, Any]]:
@@ -83,7 +92,8 @@ def run(key: str, store: Store, trials: int) -> dict[str, dict[str, Any]]:
     outcome = execute.execute(plan, store, execute.Options(workers=workers("cpu")))
     if outcome.failures:
         raise UserError(f"{key}: {next(iter(outcome.failures.values()))}")
-    return {f"{_name(p)}, trial {p.trial}": _result(p, store) for p in plan.points}
+    data = {label: about["data"]["fingerprint"] for label, about in plan.about.items()}
+    return {f"{_name(p)}, trial {p.trial}": {**_result(p, store), "data": data[p.label]} for p in plan.points}
 
 
 def _name(p: Point) -> str:
@@ -116,23 +126,24 @@ def _digest(mask: Mapping[str, Any]) -> str:
 
 def _machine() -> dict[str, str]:
     facts = machine.facts("cpu")
-    return {"device": facts["device"], "capability": facts["capability"], "torch": facts["versions"]["torch"]}
+    return {"device": facts["device"], "capability": facts["capability"], "cpu": machine.cpu_model(), "torch": facts["versions"]["torch"]}
 
 
 def _baseline(key: str, store: Store) -> dict[str, Any]:
     results = run(key, store, SEEDS)
     first = {name.removesuffix(", trial 0"): r for name, r in results.items() if name.endswith(", trial 0")}
-    exact = {name: {k: r[k] for k in ("stage", "kept", "mask")} for name, r in first.items()}
+    exact = {name: {k: r[k] for k in EXACT} for name, r in first.items()}
     floats = {name: _spread([results[f"{name}, trial {t}"] for t in range(SEEDS)]) for name in first}
     return {"exact": exact, "floats": floats}
 
 
-def _spread(results: list[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
-    """Mean and sd over the seeds; the sd is at least the metric's resolution."""
+def _spread(results: list[Mapping[str, Any]]) -> dict[str, dict[str, float | None]]:
+    """Mean and sd over the seeds; the sd is at least the metric's resolution. No mean where a run gave no finite number."""
     out = {}
     for metric, floor in results[0]["floors"].items():
         values = [r["values"][metric] for r in results]
-        out[metric] = {"mean": statistics.fmean(values), "sd": max(statistics.stdev(values), floor), "n": len(values)}
+        known = {"mean": None, "sd": 0.0} if None in values else {"mean": statistics.fmean(values), "sd": max(statistics.stdev(values), floor)}
+        out[metric] = {**known, "n": len(values)}
     return out
 
 
@@ -151,11 +162,14 @@ def compare(key: str, expected: Mapping[str, Any], results: Mapping[str, Mapping
 
 
 def _compare_point(key: str, name: str, base: Mapping[str, Any], now: Mapping[str, Any], same_machine: bool) -> Iterable[Moved]:
-    for what in ("stage", "kept", *(["mask"] if same_machine else [])):
-        if base["exact"][name][what] != now[what]:
-            yield Moved(key, name, what, base["exact"][name][what], now[what])
+    exact = base["exact"][name]
+    for what in ("kept", *(["stage"] if exact["data"] == now["data"] else []), *(["data", "mask"] if same_machine else [])):
+        if exact[what] != now[what]:
+            yield Moved(key, name, what, exact[what], now[what])
     for metric, b in base["floats"][name].items():
         value = now["values"].get(metric)
+        if b["mean"] is None:
+            continue
         if value is None or not math.isclose(value, b["mean"], rel_tol=0, abs_tol=ALLOWED_SD * b["sd"] + 1e-12):
             yield Moved(key, name, metric, f"{b['mean']:.4g} ± {b['sd']:.2g} (n {b['n']})", value)
 

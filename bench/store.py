@@ -13,13 +13,21 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from ltcore.errors import UserError
 
 LAYOUT = 1
+MANIFEST = 1  # raised when the manifest's fields change
+MANIFEST_KEYS = ("paper", "scale", "wanted", "flags", "experiments", "data", "points")
+POINT_KEYS = ("label", "protocol", "condition", "base", "trial", "draw", "stage")
+RECORD_KEYS = ("stage", "values", "curves", "facts", "machine")
+
+
+class StoreError(UserError):
+    """The disk refuses: nothing more can be written, so a run stops."""
 
 
 def default_root() -> Path:
@@ -31,7 +39,7 @@ class Store:
     """Opens a store, or makes one.
 
     Raises:
-        UserError: the folder can't be made, read or written, or holds another layout.
+        StoreError: the folder can't be made, read or written. UserError: it holds another layout, or (not ``create``) none.
     """
 
     def __init__(self, root: str | Path, create: bool = True):
@@ -39,9 +47,9 @@ class Store:
         with self.errors():
             if not create and not (self.root / "layout.json").exists():
                 raise UserError(f"no store at {self.root}: run 'python -m bench replicate' first, or name one with --store")
-            for name in ("stages", "tmp", "locks", "partial", "manifests"):
-                (self.root / name).mkdir(parents=True, exist_ok=True)
             layout = self.root / "layout.json"
+            for name in ("stages", "tmp", "locks", "partial", "manifests") if create else ():
+                (self.root / name).mkdir(parents=True, exist_ok=True)
             if not layout.exists():
                 self._write_json(layout, {"layout": LAYOUT})
             found = self._read_json(layout).get("layout")
@@ -54,13 +62,17 @@ class Store:
         try:
             yield
         except OSError as error:
-            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
             advice = "free some space and run the same command again; what is done is kept" if full else "check the folder's permissions or name another with --store"
-            raise UserError(f"store {self.root}: {error.strerror or error} ({error.filename or 'while writing'}); {advice}") from error
+            raise StoreError(f"store {self.root}: {error.strerror or error} ({error.filename or 'while writing'}); {advice}") from error
 
     # ---- stages ----------------------------------------------------------------------------------------------
     def folder(self, stage_hash: str) -> Path:
         return self.root / "stages" / stage_hash
+
+    def stages(self) -> list[str]:
+        """Hashes of all stages that are done, sorted."""
+        return sorted(path.parent.name for path in (self.root / "stages").glob("*/record.json"))
 
     def has(self, stage_hash: str, artefact: str | None = None) -> bool:
         """Is the stage done (and this artefact still kept)?"""
@@ -68,34 +80,43 @@ class Store:
         return (folder / "record.json").exists() and (artefact is None or (folder / f"{artefact}.safetensors").exists())
 
     def record(self, stage_hash: str) -> dict[str, Any]:
-        """What the stage measured, and how."""
-        return self._read_json(self.folder(stage_hash) / "record.json")
+        """What the stage measured, and how.
+
+        Raises:
+            UserError: the record is missing or damaged.
+        """
+        folder = self.folder(stage_hash)
+        return self._read_json(folder / "record.json", folder, RECORD_KEYS)
 
     def load(self, stage_hash: str, artefact: str) -> dict[str, Any]:
         """One artefact's tensors."""
         from ltcore.tickets import load_tensors
 
-        return load_tensors(self.folder(stage_hash) / f"{artefact}.safetensors")[0]
+        try:
+            return load_tensors(self.folder(stage_hash) / f"{artefact}.safetensors")[0]
+        except UserError as error:
+            raise UserError(f"{error}; {_again(self.folder(stage_hash))}") from error
 
     def commit(self, stage_hash: str, record: Mapping[str, Any], artefacts: Mapping[str, Mapping[str, Any]]) -> None:
         """Puts a finished stage in place; of one that is there already only missing artefacts are added."""
         from ltcore.tickets import save_tensors
 
-        tmp, final = self.root / "tmp" / f"{stage_hash}.{os.getpid()}", self.folder(stage_hash)
+        tmp, final = self.root / "tmp" / stage_hash, self.folder(stage_hash)
         with self.errors():
-            shutil.rmtree(tmp, ignore_errors=True)
-            tmp.mkdir()
-            for name, tensors in artefacts.items():
-                save_tensors(tmp / f"{name}.safetensors", tensors)
-            self._write_json(tmp / "record.json", record)
-            if final.exists():
-                for name in artefacts:
-                    os.replace(tmp / f"{name}.safetensors", final / f"{name}.safetensors")
-                shutil.rmtree(tmp)
-            else:
-                os.rename(tmp, final)
+            shutil.rmtree(tmp, ignore_errors=True)  # of a process that was killed here: whoever commits holds the stage's lock
+            try:
+                tmp.mkdir()
+                for name, tensors in artefacts.items():
+                    save_tensors(tmp / f"{name}.safetensors", tensors)
+                self._write_json(tmp / "record.json", record)
+                if final.exists():
+                    for name in artefacts:
+                        os.replace(tmp / f"{name}.safetensors", final / f"{name}.safetensors")
+                else:
+                    os.rename(tmp, final)
+            finally:
+                shutil.rmtree(tmp, ignore_errors=True)
             self._note({"stage": stage_hash, "kind": record["stage"]["kind"], "pid": os.getpid()})
-            shutil.rmtree(self.root / "partial" / stage_hash, ignore_errors=True)
 
     def drop(self, stage_hash: str, artefact: str) -> None:
         """Forgets an artefact that nobody waits for."""
@@ -110,7 +131,10 @@ class Store:
     @contextlib.contextmanager
     def lock(self, stage_hash: str) -> Iterator[bool]:
         """Holds the stage's lock inside the block; False where another process holds it."""
-        with self.errors(), open(self.root / "locks" / stage_hash, "w") as file:
+        path = self.root / "locks" / stage_hash
+        with self.errors():
+            path.touch()
+        with open(path, "w") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -128,6 +152,9 @@ class Store:
             save_tensors(folder / "new", tensors)
             os.replace(folder / "new", folder / "state.safetensors")
 
+    def drop_checkpoint(self, stage_hash: str) -> None:
+        shutil.rmtree(self.root / "partial" / stage_hash, ignore_errors=True)
+
     def load_checkpoint(self, stage_hash: str) -> dict[str, Any] | None:
         from ltcore.tickets import load_tensors
 
@@ -144,7 +171,14 @@ class Store:
         return sorted((self.root / "manifests").glob(f"{prefix}*.json"), key=lambda p: (p.stat().st_mtime_ns, p.name))
 
     def read_manifest(self, path: Path) -> dict[str, Any]:
-        return self._read_json(path)
+        """Raises UserError where it is damaged, or of another version of this program."""
+        found = self._read_json(path, path)
+        if found.get("version") != MANIFEST:
+            again = "run the same 'replicate' command again to write it anew; stages that are done are kept"
+            raise UserError(f"manifest {path} has version {found.get('version')!r}, this program reads {MANIFEST}: {again}")
+        if not _has(found, MANIFEST_KEYS) or not all(_has(p, POINT_KEYS) for p in found["points"]):
+            raise UserError(f"{path} is damaged; {_again(path)}")
+        return found
 
     # ---- json ------------------------------------------------------------------------------------------------
     def _write_json(self, path: Path, value: Any) -> None:
@@ -152,16 +186,25 @@ class Store:
         tmp.write_text(json.dumps(finite(value), allow_nan=False), encoding="utf-8")
         os.replace(tmp, path)
 
-    def _read_json(self, path: Path) -> dict[str, Any]:
+    def _read_json(self, path: Path, remove: Path | None = None, keys: Iterable[str] = ()) -> dict[str, Any]:
+        """``remove`` is what has to go where the file is damaged, so that the next run makes it anew."""
         try:
             value = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise UserError(f"{path} is missing from the store: run 'python -m bench replicate' again to make it") from None
-        except (OSError, ValueError) as error:
-            raise UserError(f"{path} can't be read ({error}): remove {path.parent} and run the same command again to make it anew") from error
-        if not isinstance(value, dict):
-            raise UserError(f"{path} is damaged: remove {path.parent} and run the same command again to make it anew")
+        except (OSError, ValueError, RecursionError) as error:
+            raise UserError(f"{path} can't be read ({error}); {_again(remove or path)}") from error
+        if not _has(value, keys):
+            raise UserError(f"{path} is damaged; {_again(remove or path)}")
         return value
+
+
+def _has(value: Any, keys: Iterable[str]) -> bool:
+    return isinstance(value, dict) and all(k in value for k in keys)
+
+
+def _again(path: Path) -> str:
+    return f"remove {path} and run the same 'replicate' command again to make it anew"
 
 
 def finite(value: Any) -> Any:
@@ -180,12 +223,12 @@ def merge(source: Store, target: Store) -> dict[str, int]:
     ``<hash>~<device>``, which no comparison reads together with the first.
     """
     counts = {"new": 0, "same": 0, "tagged": 0}
-    for folder in sorted((source.root / "stages").iterdir()):
-        what, name = _meet(source, target, folder.name)
+    for stage in source.stages():
+        what, name = _meet(source, target, stage)
         counts[what] += 1
         if what != "same":
             with target.errors():
-                shutil.copytree(folder, target.root / "tmp" / name, dirs_exist_ok=True)
+                shutil.copytree(source.folder(stage), target.root / "tmp" / name, dirs_exist_ok=True)
                 os.rename(target.root / "tmp" / name, target.folder(name))
     for path in source.manifests(""):
         if not (target.root / "manifests" / path.name).exists():

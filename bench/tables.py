@@ -12,6 +12,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from bench.summary import find
+
 SIGNIFICANCE_NOTE = "5 % a claim, not corrected across claims"
 RELATIONS = {">": "> ", ">=": "≥ ", "<": "< ", "<=": "≤ ", "up-to": "up to ", "about": "≈ ", "=": ""}
 # shown beside the number, as such numbers weigh less than a table or a sentence of the paper itself
@@ -238,6 +240,42 @@ def insight_section(comparison: Mapping[str, Any]) -> Section:
                    (20, 20, 20, 6, 10, 10, 10, 3), body, ("not-compared",) * len(body), notes if body else ())
 
 
+ARM_COLUMNS = (("test_accuracy_pct", "early-stop"), ("early_stop_it", None), ("test_accuracy_pct", "end"))
+
+
+def arm_section(comparison: Mapping[str, Any]) -> Section:
+    """One line an arm and level, published or a user's own: accuracies, early stopping and the measured density."""
+    lines = [(e["protocol"], (what(e["condition"]), _whole(e["density"]), str(e["n"]), *(_summary(e, *c) for c in ARM_COLUMNS), "; ".join(e["failed"])), "not-compared")
+             for e in comparison.get("arms") or [] if _trained(e)]
+    body, classes = _grouped(lines)
+    censored = "; * in some trial the minimum lies at the last evaluation (censored)" if any("*" in cells[4] for cells in body) else ""
+    return Section("All arms", ("arm", "weights kept, %", "n", "test accuracy at early stop, %", "early stop, iteration", "test accuracy at end, %", "left out"),
+                   (36, 8, 3, 18, 16, 18, 12), body, classes, (f"mean ± sd over trials{censored}",) if body else ())
+
+
+def measure_section(comparison: Mapping[str, Any]) -> Section:
+    """Arms that train nothing of their own: the numbers that they measured."""
+    lines = [(e["protocol"], (what(e["condition"] | {k: v for k, v in got.items() if k == "layer"}), got["metric"], measured({"measured": got, "metric": got["metric"]})),
+              "not-compared") for e in comparison.get("arms") or [] if not _trained(e) for got in e["values"]]
+    body, classes = _grouped(lines)
+    return Section("All arms that only measure", ("arm", "metric", "measured"), (46, 40, 24), body, classes, ("mean ± sd, n trials",) if body else ())
+
+
+def _trained(entry: Mapping[str, Any]) -> bool:
+    return entry["density"] is not None
+
+
+def _whole(density: float) -> str:
+    return f"{100 * density:.3g}"
+
+
+def _summary(entry: Mapping[str, Any], metric: str, at: str | None) -> str:
+    if (got := find(entry, metric, at)) is None:
+        return _DASH
+    spread = "" if got["sd"] is None else f" ± {number(got['sd'], metric)}"
+    return f"{number(got['mean'], metric)}{spread}{'*' if got['censored'] else ''}"
+
+
 def _place(place: Mapping[str, Any] | None) -> str:
     if place is None:
         return "none"
@@ -306,7 +344,7 @@ def _flat(value: Any) -> str:
 
 def sections(comparison: Mapping[str, Any], show_all: bool = False) -> list[Section]:
     """Every table of a comparison, in reading order; those with nothing to say are left out."""
-    made = [*row_sections(comparison, show_all), missing_section(comparison), curve_section(comparison, show_all), gate_section(comparison),
+    made = [*row_sections(comparison, show_all), missing_section(comparison), arm_section(comparison), measure_section(comparison), curve_section(comparison, show_all), gate_section(comparison),
             insight_section(comparison), *claim_sections(comparison), part_section(comparison, show_all)]
     return [section for section in made if section.body or section.notes]
 

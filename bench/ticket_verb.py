@@ -63,8 +63,6 @@ def write(file: Path, which: Which, store: Store) -> None:
         tickets.save(file, ticket)
     except OSError as error:
         raise UserError(f"can't write {file}: {error.strerror or error}") from error
-    except Exception as error:  # safetensors wraps the system's error in its own type
-        raise UserError(f"can't write {file}: {error}") from error
 
 
 def _point(manifest: Mapping[str, Any], which: Which) -> Mapping[str, Any]:

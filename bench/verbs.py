@@ -109,7 +109,8 @@ STACK = 128  # replicates a stack on a GPU: LeNet's weights, gradients and Adam 
 
 def _tell(outcome: Outcome, plan: Plan) -> int:
     for why in dict.fromkeys(outcome.failures.values()):
-        _log(f"error: {sum(w == why for w in outcome.failures.values())} stages failed: {why}")
+        n = sum(w == why for w in outcome.failures.values())
+        _log(f"error: {n} stage{'s' if n > 1 else ''} failed: {why}")
     if outcome.failures:
         return FAILED
     if outcome.stopped:

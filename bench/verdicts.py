@@ -199,6 +199,25 @@ def assess(part: Part, join: Join, gates: Mapping[str, Gate], alpha: float, alph
                   _joined([failed, lacking, gate, why]), failed)
 
 
+def trial_effects(part: Part, join: Join) -> np.ndarray | None:
+    """The part's effect trial by trial (n,), log ratios for a ratio, turned so that more supports the claim.
+
+    None where a trial is missing or did not count, where sides share no seed, and for equivalences, which have no direction.
+    """
+    looked = [look_up(o, join) for o in part.operands]
+    if any(why for _, why in looked) or not part.paired or part.bound_kind == "within":
+        return None
+    series = [s for s, _ in looked]
+    if any(set(s) != set(series[0]) or any(v.failed for v in s.values()) for s in series):
+        return None
+    sides = [_side(part, series, side, part.kind == "ratio") for side in (0, 1)]
+    if any(s is None for s in sides):
+        return None
+    (left, _), (right, _) = sides
+    effect = left - right if len(right) else left
+    return -effect if part.bound_kind == "less_than" else effect
+
+
 def _back(x: float, log: bool) -> float:
     """A log ratio back on the ratio's own scale."""
     return math.exp(x) if log else x

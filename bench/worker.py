@@ -5,7 +5,10 @@ import contextlib
 import dataclasses
 import enum
 import functools
+import hashlib
+import json
 import os
+import signal
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -54,6 +57,7 @@ def begin(parent: int, root: str, device: str, with_file: str | None, data: str)
         torch.set_num_threads(1)
     _world.update(store=Store(root), device=device, library=load_library(with_file), data=data)
     if parent != os.getpid():
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent ends its workers
         threading.Thread(target=_watch, args=(parent,), daemon=True).start()
 
 
@@ -107,6 +111,7 @@ def _run(task: Task, store: Store) -> Taken | str:
             "facts": dict(result.facts), "machine": {**machine.facts(_world["device"]), "stack": len(jobs), "wall_s": round(wall_s, 3)},
         }  # fmt: skip
         store.commit(stage_hash, record, {a: t for a, t in result.artefacts.items() if a in task.keep[stage_hash] or described["kind"] in KEPT})
+    store.drop_checkpoint(_checkpoint_name(task))
     return Taken.DONE
 
 
@@ -117,20 +122,22 @@ def _defect(store: Store, task: Task, error: Exception) -> str:
     import traceback
 
     log = store.root / "failures.log"
-    with open(log, "a", encoding="utf-8") as file:
+    with store.errors(), open(log, "a", encoding="utf-8") as file:
         file.write(f"{task.stages[0][0]}\n{''.join(traceback.format_exception(error))}\n")
     return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'} (details in {log})"
 
 
 @functools.cache
-def _loaded(name: str, options: tuple[tuple[str, Any], ...]) -> Any:
+def _loaded(name: str, options_json: str) -> Any:
     from ltcore import data
+    from ltcore.library import of_user
 
-    library = _world["library"]
+    library, options = _world["library"], json.loads(options_json)
     if name in library.datasets:
-        found = data.from_user(name, library.datasets[name](**dict(options)))
+        with of_user(f"data set {name!r} failed", library.file):
+            found = data.from_user(name, library.datasets[name](**options))
     else:
-        found = data.load(name, _world["data"], **dict(options))
+        found = data.load(name, _world["data"], **options)
     return found.to(_world["device"])
 
 
@@ -138,18 +145,22 @@ def _data(params: Mapping[str, Any]) -> Any:
     """The data set of a training stage; it must be the one that the plan saw."""
     from ltcore.errors import UserError
 
-    found = _loaded(params["name"], tuple(sorted(params["options"].items())))
+    found = _loaded(params["name"], json.dumps(params["options"], sort_keys=True))
     if found.fingerprint != params["fingerprint"]:
         raise UserError(f"data set {params['name']} changed since this run was planned: run the same command again")
     return found
 
 
+def _checkpoint_name(task: Task) -> str:
+    """Of a stack only the same stack, in the same order, can go on from its checkpoint."""
+    hashes = [h for h, _ in task.stages]
+    return hashes[0] if len(hashes) == 1 else hashlib.sha256(" ".join(hashes).encode()).hexdigest()
+
+
 def _checkpoints(task: Task, store: Store) -> Any:
-    """Checkpoints of a task, under its first stage's hash; of a stack only the same stack goes on from them."""
     from ltcore.training.loop import Checkpoints
 
-    name = task.stages[0][0] if len(task.stages) == 1 else f"{task.stages[0][0]}+{len(task.stages)}"
-    last = [time.monotonic()]
+    name, last = _checkpoint_name(task), [time.monotonic()]
 
     def due() -> bool:
         return time.monotonic() - last[0] > CHECKPOINT_S

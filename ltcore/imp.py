@@ -11,8 +11,9 @@ from typing import Any
 from ltcore import clock
 from ltcore.errors import UsageError
 from ltcore.library import Library
+from ltcore.models import INITS
 from ltcore.names import nearest
-from ltcore.recipe import Recipe, changed
+from ltcore.recipe import Recipe, changed, check
 from ltcore.stages import Output, Stage
 
 CONTROLS = ("none", "fresh-rewind", "largest-pruned", "shuffled-mask", "shuffled-labels", "no-training")
@@ -34,7 +35,7 @@ class Trial:
     """One seed of one recipe.
 
     Raises:
-        UsageError: an unknown control, model or criterion, or a length that can't be read.
+        UsageError: an unknown control, model, criterion or other word, a number out of range, or a length that can't be read.
     """
 
     recipe: Recipe
@@ -44,10 +45,15 @@ class Trial:
     _memo: dict[Any, Any] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
+        check(self.recipe)
         if self.recipe.control not in CONTROLS:
             raise UsageError(f"unknown control {self.recipe.control!r}{nearest(self.recipe.control, CONTROLS)}")
+        if self.n_train < 1:
+            raise UsageError(f"data.val takes {self.recipe.data.val} of the {self.data.n_train} training examples of {self.data.name} and leaves none")
         if self.recipe.batch_size > self.n_train:
             raise UsageError(f"a batch of {self.recipe.batch_size} is larger than the {self.n_train} training examples of {self.data.name}")
+        if self.recipe.model.init not in INITS:
+            raise UsageError(f"unknown model.init {self.recipe.model.init!r}{nearest(self.recipe.model.init, INITS)}")
         self.library.model(self.recipe.model.name)
         self.library.criterion(self.recipe.pruning.criterion)
 

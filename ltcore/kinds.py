@@ -17,7 +17,7 @@ from ltcore import masks, seeds
 from ltcore.criteria import Scored
 from ltcore.data import Dataset
 from ltcore.errors import UserError
-from ltcore.library import Library
+from ltcore.library import Library, of_user
 from ltcore.models import draw_state, layer_kinds, layer_sizes, skeleton
 from ltcore.pruning import prune
 from ltcore.recipe import Evaluate, Model, Optimizer
@@ -87,9 +87,10 @@ def _module(params: Mapping[str, Any], env: Env) -> nn.Module:
 
 # ---- init, score, prune --------------------------------------------------------------------------------------
 def _init(job: Job, env: Env) -> Result:
-    p = job.params
-    state = draw_state(*_net(p, env), p["input_shape"], p["classes"], p["path"])
-    return Result({"state": state}, facts={"layer_sizes": layer_sizes(_module(p, env))})
+    p, sizes = job.params, layer_sizes(_module(job.params, env))
+    if not sizes:
+        raise UserError(f"model {p['model']['name']!r} has no layer of a known kind: give it an attribute layer_kinds = {{weight name: kind}}")
+    return Result({"state": draw_state(*_net(p, env), p["input_shape"], p["classes"], p["path"])}, facts={"layer_sizes": sizes})
 
 
 def _score(job: Job, env: Env) -> Result:
@@ -97,16 +98,22 @@ def _score(job: Job, env: Env) -> Result:
     weights, start = ({n: job.inputs[role][n] for n in names} for role in ("weights", "start"))
     mask = {n: job.inputs.get("mask", {}).get(n, torch.ones_like(weights[n], dtype=torch.bool)) for n in names}
     criterion = job.params["criterion"]["name"]
-    scores = dict(env.library.criterion(criterion)(Scored(weights, start, mask, seeds.stream(*job.params["path"]))))
+    with of_user(f"criterion {criterion!r} failed", env.library.file):
+        scores = env.library.criterion(criterion)(Scored(weights, start, mask, seeds.stream(*job.params["path"])))
     _check_scores(criterion, scores, weights)
     return Result({"scores": {n: s.contiguous() for n, s in scores.items()}})
 
 
-def _check_scores(criterion: str, scores: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> None:
+def _check_scores(criterion: str, scores: Any, weights: Mapping[str, Tensor]) -> None:
+    if not isinstance(scores, Mapping):
+        raise UserError(f"criterion {criterion!r} must give a dict {{weight name: scores}}; it gave a {type(scores).__name__}")
     for n, w in weights.items():
-        found = tuple(scores[n].shape) if n in scores else None
+        given = scores.get(n)
+        found = tuple(given.shape) if isinstance(given, Tensor) else "none" if given is None else f"a {type(given).__name__}"
         if found != tuple(w.shape):
-            raise UserError(f"criterion {criterion!r} must give {n} scores of shape {tuple(w.shape)}; it gave {found or 'none'}")
+            raise UserError(f"criterion {criterion!r} must give {n} a tensor of scores of shape {tuple(w.shape)}; it gave {found}")
+        if given.isnan().any() and w.isfinite().all():  # weights that diverged have no better scores
+            raise UserError(f"criterion {criterion!r} gave {n} scores that are not numbers (NaN)")
 
 
 def _prune(job: Job, env: Env) -> Result:

@@ -5,6 +5,8 @@ Defaults are DESIGN's choices for what papers leave silent; every field that can
 from __future__ import annotations
 
 import dataclasses
+import operator
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -88,15 +90,49 @@ class Recipe:
     control: str = "none"  # the negative control: see ltcore.imp.CONTROLS
 
 
+WORDS = {
+    "optimizer.name": ("adam", "sgd"), "pruning.scope": ("layerwise", "global"), "pruning.counts": ("all-weights", "prunable"),
+    "data.labels": ("true", "shuffled"), "optimizer_state": ("fresh", "kept"),
+}  # fmt: skip
+_POINT = re.compile(r"early-stop|end|\d+it")
+
+
+def check(recipe: Recipe) -> None:
+    """Values that have the right type but mean nothing.
+
+    Raises:
+        UsageError: an unknown word, a count or rate out of range, or a point in time that is none.
+    """
+    for path, known in WORDS.items():
+        if (word := operator.attrgetter(path)(recipe)) not in known:
+            raise UsageError(f"unknown {path} {word!r}{nearest(str(word), known)}")
+    for path, least in (("batch_size", 1), ("evaluate.every_it", 1), ("data.val", 0)):
+        if (number := operator.attrgetter(path)(recipe)) < least:
+            raise UsageError(f"bad value for {path!r}: {number} is less than {least}")
+    for kind, rate in recipe.pruning.rates.items():
+        if not isinstance(rate, (int, float)) or not 0 <= rate <= 1:
+            raise UsageError(f"bad value for 'pruning.rates.{kind}': {rate!r} is not a share from 0 to 1")
+    for point in (*recipe.evaluate.test, *recipe.evaluate.train):
+        if not _POINT.fullmatch(str(point)):
+            raise UsageError(f"bad point {point!r} in 'evaluate': write early-stop, end or iterations such as 30000it")
+
+
 def changed(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
     """The recipe with dotted fields replaced, e.g. ``{"optimizer.lr": 0.1}``; text is turned into the field's own type.
+
+    Another model or data set starts without options: those of the one before mean nothing to it.
 
     Raises:
         UsageError: no such field, or a value of the wrong type.
     """
-    for path, value in changes.items():
-        recipe = _replace(recipe, path.split("."), value, path)
+    for path in sorted(changes, key=lambda path: path not in NAMES):  # names first, so that options given beside them stay
+        if path in NAMES and changes[path] != operator.attrgetter(path)(recipe):
+            recipe = _replace(recipe, NAMES[path].split("."), {}, path)
+        recipe = _replace(recipe, path.split("."), changes[path], path)
     return recipe
+
+
+NAMES = {"model.name": "model.options", "data.name": "data.options"}
 
 
 def _replace(value: Any, path: list[str], new: Any, whole: str) -> Any:

@@ -5,6 +5,8 @@ safetensors only, never pickle. Masks are stored as packed bits; their shapes st
 from __future__ import annotations
 
 import json
+import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,15 +19,25 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ltcore.errors import UserError
+from ltcore.models import own_state
 
 FORMAT = "ltcore-1"
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any] | None = None) -> None:
-    """Writes tensors; bool ones as packed bits."""
+    """Writes tensors; bool ones as packed bits.
+
+    Raises:
+        OSError: the file can't be written.
+    """
     shapes = {n: list(t.shape) for n, t in tensors.items() if t.dtype == torch.bool}
     packed = {n: _pack(t) if n in shapes else t.detach().cpu().contiguous() for n, t in tensors.items()}
-    save_file(packed, path, metadata={"format": FORMAT, "masks": json.dumps(shapes), "about": json.dumps(metadata or {}, sort_keys=True)})
+    about = {"format": FORMAT, "masks": json.dumps(shapes), "about": json.dumps(metadata or {}, sort_keys=True)}
+    try:
+        save_file(packed, path, metadata=about)
+    except SafetensorError as error:  # it hides the system's error in its text
+        code = re.search(r"os error (\d+)", str(error))
+        raise OSError(int(code[1]), os.strerror(int(code[1])), str(path)) if code else OSError(str(error)) from error
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -40,11 +52,12 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             if head.get("format") != FORMAT:
                 raise UserError(f"{path} is a safetensors file, but not one of ours (no format {FORMAT} in its metadata)")
             shapes, about = json.loads(head["masks"]), json.loads(head["about"])
-            return {n: _unpack(file.get_tensor(n), shapes[n]) if n in shapes else file.get_tensor(n) for n in file.keys()}, about
+            return {n: _unpack(file.get_tensor(n), shapes[n]) if n in shapes else file.get_tensor(n) for n in file.keys()}, about  # noqa: SIM118 - it has keys, but is no dict
     except FileNotFoundError:
         raise UserError(f"no such file: {path}") from None
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
-        raise UserError(f"{path} can't be read: damaged, or not a safetensors file ({str(error).splitlines()[0]})") from error
+    except (SafetensorError, OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RuntimeError) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(f"{path} can't be read: damaged, or not a safetensors file ({reason[:200]})") from error
 
 
 def _pack(mask: Tensor) -> Tensor:
@@ -83,15 +96,16 @@ class Ticket:
         Raises:
             UserError: a name or a shape does not fit; the module is left as it was.
         """
-        own = dict(module.state_dict())
+        own = own_state(module)
         for name, w in self.weights.items():
             if name not in own or own[name].shape != w.shape:
                 there = tuple(own[name].shape) if name in own else "no such tensor"
-                raise UserError(f"the ticket does not fit this model: {name} is {tuple(w.shape)} in the ticket, {there} in the model")
+                raise UserError(f"the ticket does not fit this model: {name!r} is {tuple(w.shape)} in the ticket, {there} in the model")
         missing = sorted(set(own) - set(self.weights))
         if missing:
             raise UserError(f"the ticket does not fit this model: it has no {', '.join(missing[:3])}")
-        module.load_state_dict({n: w * self.mask[n] if n in self.mask else w for n, w in self.weights.items()})
+        values = {n: w * self.mask[n] if n in self.mask else w for n, w in self.weights.items()}
+        module.load_state_dict(values, strict=False)  # names are checked above; tied weights have a second one
         return module
 
 
@@ -116,5 +130,5 @@ def load(path: Path) -> Ticket:
         groups.setdefault(group, {})[rest] = t
     for name, m in groups["mask"].items():
         if m.dtype != torch.bool or name not in groups["weights"] or groups["weights"][name].shape != m.shape:
-            raise UserError(f"{path} is damaged: the mask of {name} does not fit its weights")
+            raise UserError(f"{path} is damaged: the mask of {name!r} does not fit its weights")
     return Ticket(groups["mask"], groups["weights"], about["ticket"])

@@ -2,7 +2,12 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import subprocess
+import sys
 from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -16,8 +21,7 @@ from ltcore.stages import Stage, with_ancestors
 torch.set_num_threads(1)
 
 
-@pytest.fixture(scope="session")
-def small_data() -> data.Dataset:
+def make_small() -> data.Dataset:
     """200 + 60 examples of 12 numbers in 3 classes that a small net can learn."""
     g = torch.Generator().manual_seed(7)
     centres = 2 * torch.randn(3, 12, generator=g)
@@ -26,15 +30,20 @@ def small_data() -> data.Dataset:
     return data.from_user("small", (x[:200], y[:200], x[200:], y[200:]))
 
 
+@pytest.fixture(scope="session")
+def small_data() -> data.Dataset:
+    return make_small()
+
+
 RECIPE = Recipe(
     Model("lenet", options={"hidden": [16, 8]}), Data("small", val=40), Optimizer("adam", 1e-2), 10, "48it",
     Evaluate(8, ("early-stop", "end"), ("end",)), Pruning({"fc": 0.2, "output": 0.1}), precision="fp64",
 )  # fmt: skip
 
 
-def trial(small: data.Dataset, seed: int = 0, recipe: Recipe = RECIPE, **changes: object) -> Trial:
+def trial(small: data.Dataset, seed: int = 0, recipe: Recipe = RECIPE, library: Library | None = None, **changes: object) -> Trial:
     facts = DataFacts(small.name, small.fingerprint, len(small.train), small.input_shape, small.classes)
-    return Trial(dataclasses.replace(recipe, **changes), facts, seed)
+    return Trial(dataclasses.replace(recipe, **changes), facts, seed, library or Library())
 
 
 def run_all(stages: Iterable[Stage], small: data.Dataset, library: Library | None = None, **env: object) -> dict[Stage, kinds.Result]:
@@ -45,3 +54,36 @@ def run_all(stages: Iterable[Stage], small: data.Dataset, library: Library | Non
         inputs = {role: done[out.stage].artefacts[out.artefact] for role, out in stage.inputs.items()}
         done[stage] = kinds.run([kinds.Job(stage.kind, stage.params, inputs)], env_)[0]
     return done
+
+
+# ---- the command line ----------------------------------------------------------------------------------------
+ROOT = Path(__file__).parent.parent
+
+
+def environment(**more: str) -> dict[str, str]:
+    """One thread, no data folder: what is run then needs no file."""
+    kept = {k: v for k, v in os.environ.items() if k not in ("LTCORE_DATA", "LTCORE_STORE")}
+    return kept | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"} | more
+
+
+def bench(*args: object, timeout_s: float = 240, **env: str) -> subprocess.CompletedProcess[str]:
+    """``python -m bench`` with these arguments, from the folder above the tests."""
+    command = [sys.executable, "-m", "bench", *map(str, args)]
+    return subprocess.run(command, cwd=ROOT, env=environment(**env), capture_output=True, text=True, timeout=timeout_s)
+
+
+class Smoke(NamedTuple):
+    """A store that holds frankle2019 at scale smoke, and what the run printed."""
+
+    root: Path
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture(scope="session")
+def smoke_store(tmp_path_factory: pytest.TempPathFactory) -> Smoke:
+    """Trained once for all tests; they may add stages and manifests to it, but must not break it."""
+    root = tmp_path_factory.mktemp("smoke") / "store"
+    done = bench("replicate", "frankle2019", "--scale", "smoke", "--store", root)
+    assert done.returncode == 0, done.stderr
+    return Smoke(root, done.stdout, done.stderr)

@@ -25,5 +25,5 @@ class Dropout(nn.Module):
         if not self.training or self.p == 0:
             return x
         keep = seeds.uniform(self.counter[0], self.counter[1], x.numel()).reshape(x.shape) >= self.p
-        self.counter += torch.tensor([0, 1], device=x.device)
+        self.counter[1].add_(1)  # in place and without a copy from the host, which a captured step can't do
         return x * keep / (1 - self.p)

@@ -1,8 +1,9 @@
-"""Two ways to the gradients of R copies of one module, behind one contract.
+"""Ways to the gradients of R copies of one module, behind one contract.
 
 ``grads(batch) -> losses (R,), {name: (R, …)}`` at the back end's own stacked ``params`` and ``buffers``, which the optimiser changes in place;
 ``forward(x)`` evaluates all copies. ``Loop`` runs copy after copy on views of the stack, each as it would run alone: the default on CPU,
 and for modules that vmap refuses. ``Vmap`` stacks any ``nn.Module`` with ``torch.func`` without a line from its author: the default on GPU.
+``Chain`` is ``Loop`` for plain LeNets on CPU: the same numbers bit for bit, without autograd's graph.
 """
 from __future__ import annotations
 
@@ -12,6 +13,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value, vmap
+
+from ltcore.training import chain, supervised
 
 LossFn = Callable[[Tensor, Tensor], Tensor]  # (outputs of one copy, targets) -> scalar
 Stack = dict[str, Tensor]  # name -> (R, …)
@@ -52,6 +55,24 @@ class Loop:
         return out
 
 
+class Chain(Loop):
+    """Copies of a plain ``LeNet`` under cross-entropy; gradients are written into memory that stays."""
+
+    name = "chain"
+
+    def __init__(self, module: nn.Module, params: Stack, buffers: Stack, loss: LossFn):
+        super().__init__(module, params, buffers, loss)
+        self.stacked = {n: torch.empty_like(p) for n, p in params.items()}
+        self.layers, self.into = ([[(s[w][r], s[b][r]) for w, b in chain.names(module)] for r in range(self.replicates)]
+                                  for s in (params, self.stacked))  # fmt: skip
+        self.one = torch.ones_like(next(iter(params.values())).flatten()[0])
+
+    def grads(self, x: Tensor, y: Tensor) -> tuple[Tensor, Stack]:
+        """x (R, B, …), y (R, B)."""
+        losses = [chain.gradients(*row) for row in zip(self.layers, x, y, [self.one] * self.replicates, self.into)]
+        return torch.stack(losses), self.stacked
+
+
 class Vmap:
     """All replicates in one call; buffers (batch norm, counters) are stacked, changed by the pass and kept."""
 
@@ -85,15 +106,20 @@ class Vmap:
         return out
 
 
-BACKENDS = {"loop": Loop, "vmap": Vmap}
+BACKENDS = {"loop": Loop, "chain": Chain, "vmap": Vmap}
 
 
 def choose(module: nn.Module, params: Stack, buffers: Stack, loss: LossFn, x: Tensor, y: Tensor, wanted: str | None = None) -> Loop | Vmap:
-    """The back end asked for, else vmap for a stack on a GPU where a probe with one batch shows that the module allows it, else the loop."""
+    """The back end asked for; else vmap for a stack on a GPU, where a probe shows that the module allows it; else copy after copy."""
     if wanted is None:
         stack = x.device.type != "cpu" and x.shape[0] > 1
-        wanted = "vmap" if stack and _vmap_takes(module, params, buffers, loss, x, y) else "loop"
+        wanted = "vmap" if stack and _vmap_takes(module, params, buffers, loss, x, y) else _one_by_one(module, params, loss, x)
     return BACKENDS[wanted](module, params, buffers, loss)
+
+
+def _one_by_one(module: nn.Module, params: Stack, loss: LossFn, x: Tensor) -> str:
+    chained = x.device.type == "cpu" and loss is supervised.loss and {n for pair in chain.names(module) for n in pair} == set(params)
+    return "chain" if chained else "loop"
 
 
 def _vmap_takes(module: nn.Module, params: Stack, buffers: Stack, loss: LossFn, x: Tensor, y: Tensor) -> bool:

@@ -150,7 +150,7 @@ def _begin(module: nn.Module, segment: Segment, replicates: Sequence[Replicate],
         progress=torch.tensor([segment.start, 0, segment.start]),
     )  # fmt: skip
     # All bits set where kept: "and" costs what a product costs and leaves pruned weights 0 even under a gradient that is not a number.
-    return run, {n: -m.to(BITS[dtype]) for n, m in masks.items()}
+    return run, {n: -m.to(BITS[dtype]) for n, m in masks.items() if n in params}
 
 
 def _optimizer_state(segment: Segment, replicates: Sequence[Replicate], params: Mapping[str, Tensor], masks: Masks) -> dict[str, Tensor]:

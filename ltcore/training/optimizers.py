@@ -48,7 +48,7 @@ def _adam_fused(spec: Optimizer, params: Tensors, grads: Tensors, state: Tensors
     state["step"].add_(1)
     lists = [list(params.values()), [grads[n] for n in params], [state[f"m/{n}"] for n in params], [state[f"v/{n}"] for n in params]]
     if lists[0][0].device.type == "cpu" and len(lists[0][0]) > 1:
-        # The kernel rounds a tensor's last few elements otherwise than the rest: whole stacks would not equal their rows alone, bit for bit.
+        # The kernel rounds a tensor's last few elements otherwise than the rest: a stack would not be its rows alone, bit for bit.
         lists = [[row for t in tensors for row in t] for tensors in lists]
     torch._fused_adam_(
         *lists, [], [state["step"]] * len(lists[0]), lr=lr, beta1=spec.betas[0], beta2=spec.betas[1],

@@ -57,7 +57,7 @@ class Batches:
     def fetch(self, index: Tensor) -> tuple[Tensor, Tensor]:
         """Inputs (R, B, …) and labels (R, B) of training examples (R, B)."""
         rows = self.data.train.x.index_select(0, index.flatten())  # several times faster than x[index] for a small batch
-        return self.data.prepare(rows.unflatten(0, index.shape), self.dtype), self.labels.gather(1, index)
+        return self.data.prepare(rows.view(*index.shape, *rows.shape[1:]), self.dtype), self.labels.gather(1, index)
 
     def size(self, part: str) -> int:
         """Number of examples of ``val``, ``test`` or ``train``."""

@@ -1,0 +1,114 @@
+"""Negative controls: the same pipeline with its mechanism broken must not replicate a claim that the whole pipeline does.
+
+``python -m bench.controls`` runs those of every paper and prints the table of ``docs/controls.md``. A control counts only beside a
+positive run that comes out ``replicated`` at the same n, data and budget; it must not come out so itself, and in one part of the claim
+its effect must lie below the positive's with one-sided 95 % confidence.
+"""
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from bench import claims, execute, verdicts
+from bench import measurements as measuring
+from bench import plan as planning
+from bench import statistics as st
+from bench.joins import Join
+from bench.store import Store, default_root
+from bench.verbs import workers
+from ltcore.errors import UserError
+from replications import papers, registry
+from replications.schema import Control, Paper
+
+if TYPE_CHECKING:
+    from replications.papers import PaperData
+
+
+@dataclasses.dataclass(frozen=True)
+class Verdict:
+    """One claim under one control: verdicts of the pair, and the part in which the control falls furthest below the positive.
+
+    ``below`` is the smallest p of "the control's effect is not below the positive's" over the parts.
+    """
+
+    claim: str
+    control: str
+    n: int
+    positive: str
+    broken: str
+    part: str
+    positive_effect: float | None
+    broken_effect: float | None
+    below: float | None
+
+    @property
+    def holds(self) -> bool:
+        return self.positive == "replicated" and self.broken != "replicated" and self.below is not None and self.below < 0.05
+
+
+def run(key: str, store: Store) -> list[Verdict]:
+    """All controls of a paper; what the store has is not trained again."""
+    paper, data = registry.load(key), papers.load(key)
+    return [v for control in paper.controls for v in _pair(paper, data, control, store)]
+
+
+def _pair(paper: Paper, data: PaperData, control: Control, store: Store) -> Iterable[Verdict]:
+    whole, broken = (_join(paper, data, control, name, store) for name in ("none", control.control))
+    for claim_id in control.claims:
+        # The pair is judged by its tests alone: that a miniature is not the paper's scale holds for both sides alike.
+        claim = claims.by_id(data, claim_id).model_copy(update={"needs_paper_scale": False})
+        sides = [verdicts.judge_claim(claim, data, join, {}) for join in (whole, broken)]
+        yield _verdict(control, claim_id, sides, [_below(p, whole, broken) for p in claims.parts(claims.tree(claim))])
+
+
+def _join(paper: Paper, data: PaperData, control: Control, name: str, store: Store) -> Join:
+    """The control's experiment with ``control`` set to ``name``, run as far as the store lacks it."""
+    experiment = next(e for e in paper.experiments if e.id == control.experiment)
+    scaled = dataclasses.replace(control.scaled, changes={**control.scaled.changes, "control": name})
+    alone = dataclasses.replace(paper, experiments=(dataclasses.replace(experiment, scaled={("smoke", control.data): scaled}),))
+    plan = planning.make(alone, planning.Flags("smoke", (experiment.id,)))  # smoke: on data that a dependency makes
+    outcome = execute.execute(plan, store, execute.Options(workers=workers("cpu")))
+    if outcome.failures:
+        raise UserError(f"control {name}: {next(iter(outcome.failures.values()))}")
+    manifest = planning.manifest(plan, store)
+    return Join(data, measuring.read(manifest, store, data), measuring.run_info(manifest, store, alone, data))
+
+
+def _below(part: claims.Part, whole: Join, broken: Join) -> float | None:
+    """One-sided p of "the control's effect is not below the positive's", paired by trial."""
+    a, b = (verdicts.trial_effects(part, join) for join in (whole, broken))
+    return None if a is None or b is None or len(a) != len(b) else st.p_value(st.paired(a - b), "greater_than", 0.0)
+
+
+def _verdict(control: Control, claim: str, sides: list[Mapping[str, Any]], below: list[float | None]) -> Verdict:
+    whole, broken = sides
+    known = [(p, i) for i, p in enumerate(below) if p is not None]
+    p, i = min(known) if known else (None, 0)
+    a, b = whole["parts"][i], broken["parts"][i]
+    return Verdict(claim, control.control, whole["n"], whole["verdict"], broken["verdict"], a["test"], a["effect"], b["effect"], p)
+
+
+def render(found: Iterable[Verdict]) -> str:
+    """The verdicts as a Markdown table."""
+    from tabulate import tabulate
+
+    rows = [(v.claim, v.control, v.n, v.positive, v.broken, v.part, _text(v.positive_effect), _text(v.broken_effect), _text(v.below),
+             "yes" if v.holds else "NO") for v in found]  # fmt: skip
+    heads = ["claim", "control", "n", "whole pipeline", "control's verdict", "part in which it falls furthest", "effect", "control's effect", "p", "control holds"]
+    return tabulate(rows, headers=heads, tablefmt="github", disable_numparse=True)
+
+
+def _text(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3g}"
+
+
+def main() -> None:
+    store = Store(sys.argv[1] if len(sys.argv) > 1 else default_root())
+    for key in registry.MODULES:
+        print(render(run(key, store)))
+
+
+if __name__ == "__main__":
+    main()

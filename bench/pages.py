@@ -1,0 +1,123 @@
+"""Tables and plots of README and docs, made from the packed results under ``results/``: ``python -m bench.pages`` (``--check`` only looks).
+
+A page holds pairs of lines ``<!-- table NAME -->`` and ``<!-- end -->``; what stands between them is written here, never by hand.
+"""
+from __future__ import annotations
+
+import functools
+import re
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from bench import export, pack, tables
+from bench import measurements as measuring
+from bench.store import Store
+from replications import papers, registry
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = ("README.md", "docs/frankle2019.md", "results/README.md")
+FULL, QUICK = "frankle2019-paper-cpu", "frankle2019-quick-mnist"
+IMAGES = ROOT / "docs" / "img"
+_BLOCK = re.compile(r"(<!-- table ([\w-]+) -->\n).*?(<!-- end -->)", re.S)
+
+
+@functools.cache
+def comparison(name: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """(manifest, comparison) of a packed result."""
+    with tempfile.TemporaryDirectory() as folder:
+        store = Store(Path(folder) / "store")
+        manifest = pack.read_into(ROOT / "results" / f"{name}.json.gz", store)
+        return manifest, measuring.comparison(manifest, store, registry.load(manifest["paper"]))
+
+
+def draw(name: str, folder: Path) -> list[Path]:
+    """The plots of a packed result."""
+    from bench import plots
+
+    with tempfile.TemporaryDirectory() as scratch:
+        store = Store(Path(scratch) / "store")
+        manifest = pack.read_into(ROOT / "results" / f"{name}.json.gz", store)
+        data, paper = papers.load(manifest["paper"]), registry.load(manifest["paper"])
+        return plots.plot(data, measuring.read(manifest, store, data), measuring.run_info(manifest, store, paper, data), folder)
+
+
+def _claims(_: Mapping[str, Any], c: Mapping[str, Any]) -> str:
+    """Verdicts of the claims of which a part was run."""
+    from tabulate import tabulate
+
+    ran = [x for x in c["claims"] if x["verdict"] != "not-run"]
+    rows = [(x["id"], x["statement"], f"**{x['verdict']}**", x["n"], _why(x)) for x in ran]
+    table = tabulate(rows, headers=["claim", "statement", "verdict", "n", "why"], tablefmt="github", disable_numparse=True)
+    return f"{table}\n\n{len(c['claims']) - len(ran)} more claims: not run (convolutional networks, or experiments that were not asked for)."
+
+
+def _why(claim: Mapping[str, Any]) -> str:
+    return claim["why"].replace("|", "\\|")
+
+
+def _rows(_: Mapping[str, Any], c: Mapping[str, Any]) -> str:
+    """Every published number of the LeNet protocols that was measured."""
+    return "\n\n".join(f"**{s.title}**\n\n{export.md_table(s)}\n\n" + "  \n".join(n for n in s.notes if n) for s in tables.row_sections(c))
+
+
+def _text_rows(m: Mapping[str, Any], c: Mapping[str, Any]) -> str:
+    """The numbers that the paper states in its text."""
+    return _rows(m, c | {"rows": [r for r in c["rows"] if r["quality"] == "stated-in-text"]})
+
+
+def _curves(_: Mapping[str, Any], c: Mapping[str, Any]) -> str:
+    section = tables.curve_section(c)
+    return export.md_table(section)
+
+
+def _parts(_: Mapping[str, Any], c: Mapping[str, Any]) -> str:
+    section = tables.part_section(c)
+    return export.md_table(section)
+
+
+def _about(m: Mapping[str, Any], c: Mapping[str, Any]) -> str:
+    """What the packed result is."""
+    p = c["provenance"]
+    versions = ", ".join(f"{k} {v}" for k, v in p["versions"].items())
+    length = next(iter(m["experiments"].values()))["recipe"]["length"]
+    return (f"Scale {c['scale']} ({length}), {p['data']['name']} ({p['data']['source']}), {len(m['points'])} points, device {p['device']}, "
+            f"{p['threads']} thread a process, Python {p['python']}, {versions}, engine source {p['source_hash']}.")  # fmt: skip
+
+
+TABLES: dict[str, tuple[str, Callable[[Mapping[str, Any], Mapping[str, Any]], str]]] = {
+    "quick-claims": (QUICK, _claims), "quick-about": (QUICK, _about), "quick-rows": (QUICK, _text_rows), "quick-parts": (QUICK, _parts),
+    "full-claims": (FULL, _claims), "full-rows": (FULL, _rows), "full-text-rows": (FULL, _text_rows), "full-curves": (FULL, _curves),
+    "full-parts": (FULL, _parts), "full-about": (FULL, _about),
+}  # fmt: skip
+
+
+def rendered(text: str) -> str:
+    """A page with every block written anew."""
+    return _BLOCK.sub(lambda found: f"{found[1]}{_table(found[2])}\n{found[3]}", text)
+
+
+def _table(name: str) -> str:
+    source, make = TABLES[name]
+    return make(*comparison(source))
+
+
+def main() -> None:
+    stale = []
+    for page in PAGES:
+        path = ROOT / page
+        text = path.read_text(encoding="utf-8")
+        if rendered(text) != text:
+            stale.append(page)
+            if "--check" not in sys.argv:
+                path.write_text(rendered(text), encoding="utf-8")
+    if "--check" not in sys.argv:
+        print(*draw(FULL, IMAGES), sep="\n")
+    elif stale:
+        sys.exit(f"out of date: {', '.join(stale)}; run 'python -m bench.pages'")
+
+
+if __name__ == "__main__":
+    main()
