@@ -103,14 +103,19 @@ class _Pictures(TorchDataset):
         return self.transform(Image.fromarray(self.images[i].numpy())), int(self.labels[i])
 
 
-def dataloader(data: Dataset, workers: int) -> Contender:
-    """The usual loop: PIL images, ToTensor, a shuffling DataLoader, nn.Module, torch.optim.Adam. Start-up of the workers is not timed."""
+def dataloader(data: Dataset, workers: int, normalize: bool) -> Contender:
+    """The usual loop: PIL images, ToTensor, a shuffling DataLoader, nn.Module, torch.optim.Adam. Start-up of the workers is not timed.
+
+    Args:
+        normalize: with torchvision's Normalize, as in PyTorch's own MNIST example and in open_lth; without it the inputs are the engine's.
+    """
     from ltcore.data.torchvision_compat import torchvision_datasets
 
     torchvision_datasets()  # makes torchvision importable where its compiled operators are not
-    from torchvision.transforms import ToTensor
+    from torchvision.transforms import Compose, Normalize, ToTensor
 
-    loader = DataLoader(_Pictures(data, ToTensor()), BATCH, shuffle=True, num_workers=workers)
+    transform = Compose([ToTensor(), Normalize((0.1307,), (0.3081,))]) if normalize else ToTensor()
+    loader = DataLoader(_Pictures(data, transform), BATCH, shuffle=True, num_workers=workers)
     step = _torch_step()
     batches = _endless(lambda: loader)
     return _turns(lambda: step(*next(batches)))

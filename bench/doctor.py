@@ -57,7 +57,7 @@ def examine(store: str | Path | None = None) -> list[Check]:
 def _safely(name: str, check: Callable[[], list[Check]]) -> list[Check]:
     try:
         return check()
-    except Exception as error:  # noqa: BLE001 - a broken installation can raise anything; the doctor's work is to say so and go on
+    except Exception as error:  # a broken installation can raise anything; the doctor's work is to say so and go on
         return [Check(name, "fail", f"{type(error).__name__}: {error}".splitlines()[0], "mend this, then run doctor again")]
 
 

@@ -106,7 +106,7 @@ class Control:
 
     Args:
         claims: claim ids. control: name in ``ltcore.imp.CONTROLS``.
-        changes: dotted recipe fields for the pair of runs (positive and control alike), on the data set ``data``.
+        scaled: how ``experiment`` is run on ``data`` for the pair, positive and control alike.
     """
 
     claims: tuple[str, ...]

@@ -2,7 +2,9 @@
 import csv
 import io
 import json
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -43,8 +45,6 @@ def test_a_bare_call_shows_all_verbs():
 
 
 def test_list_imports_nothing_heavy():
-    import subprocess
-
     done = subprocess.run([sys.executable, "-X", "importtime", "-m", "bench", "list"], cwd=ROOT, env=environment(), capture_output=True, text=True)
     imported = {line.rpartition("|")[2].strip().partition(".")[0] for line in done.stderr.splitlines() if line.startswith("import time:")}
     assert done.returncode == 0 and "typer" in imported
@@ -161,7 +161,7 @@ def test_plot(store, tmp_path):
     done = bench("plot", *SMOKE, "--store", store, "-o", tmp_path / "plots")
     files = [line for line in done.stdout.splitlines() if line.endswith(".png")]
     assert done.returncode == 0 and any("lenet-mnist-overview" in f for f in files)
-    assert all(open(f, "rb").read(8) == b"\x89PNG\r\n\x1a\n" for f in files)
+    assert all(Path(f).read_bytes()[:8] == b"\x89PNG\r\n\x1a\n" for f in files)
 
 
 def test_ticket(store, tmp_path):

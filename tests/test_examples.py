@@ -15,7 +15,7 @@ from bench.store import Store
 from ltcore.errors import UsageError
 from ltcore.recipe import changed
 from replications import papers, registry
-from tests.conftest import ROOT, RECIPE, Smoke, bench
+from tests.conftest import RECIPE, ROOT, Smoke, bench
 
 ARMS = {"arm.py": "shuffled-places", "criterion.py": "movement"}
 

@@ -181,6 +181,15 @@ def test_rule_7_early_stop_is_the_minimum_of_validation_loss(small_data):
     assert metric(result, "val_loss", "early-stop") == min(losses) < metric(result, "val_loss", "end") == losses[-1]
 
 
+def test_rule_7_and_11_an_early_stop_is_read_with_the_batch_norm_statistics_of_its_step(small_data):
+    one = trial(small_data, recipe=changed(CONV, {"length": "160it", "optimizer.lr": 0.1}), library=LIBRARY)
+    result = run_all([one.ticket(0)], small_data, LIBRARY)[one.ticket(0)]
+    stopped = one.train(one.init(), start=0, stop=result.facts["early_stop_it"])
+    end = run_all([stopped], small_data, LIBRARY)[stopped]
+    assert result.facts["early_stop_it"] < 160
+    assert metric(result, "test_loss", "early-stop") == metric(end, "test_loss", "end") != metric(result, "test_loss", "end")
+
+
 def test_rule_7_of_ties_the_first(small_data):
     _, result = overfitting(small_data, **{"optimizer.lr": 0.0})
     assert len(set(result.curves["val_loss"])) == 1 and result.facts["early_stop_it"] == 8 and not result.facts["censored"]

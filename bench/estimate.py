@@ -1,0 +1,195 @@
+"""What ``plan`` says: how many stages are left, and the time that they would take here, from steps timed on the spot."""
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from tabulate import tabulate
+
+from bench import duration
+from bench.plan import Plan, iterations, todo
+from bench.store import Store
+from bench.threads import threads
+from bench.verbs import STACK
+from ltcore import data as sets
+from ltcore import kinds
+from ltcore.data import Dataset, Split
+from ltcore.library import Library
+from ltcore.library import load as load_library
+from ltcore.models import draw_state, layer_sizes, skeleton
+from ltcore.recipe import Evaluate, Model
+from ltcore.stages import Stage, canonical
+from ltcore.training.loop import Replicate, train
+from ltcore.training.supervised import Streams
+
+KINDS = ("init", "train", "score", "prune", "transform", "measure")
+MOST_TIMED = 3  # kinds of training that are timed; others are scaled from the first
+ENOUGH_S = 0.25  # so many seconds of steps tell the time of one
+MOST_STEPS = 2048
+EXAMPLES, READ = 4000, 1000  # examples to train on, and those among them whose evaluation is timed
+READS = 3  # evaluations of the validation part in a segment of one step: after it, at the end, at the minimum
+
+
+@dataclasses.dataclass(frozen=True)
+class Cost:
+    """What a kind of training costs here: a step of a whole stack, and the evaluation of one example by all of it."""
+
+    step_s: float
+    example_s: float
+    stack: int
+    size: int  # weights × batch, by which it is scaled
+
+
+def summary(plan: Plan, store: Store | None, device: str, workers: int) -> dict[str, Any]:
+    """Stages in all, done and to do, iterations to do and the seconds they would take, as plain JSON values.
+
+    Without a store nothing is done yet. Nothing is written; timing takes about a second for each kind of training.
+    """
+    left = list(plan.stages) if store is None else list(todo(plan, store))
+    training = [s for s in left if s.kind == "train" and iterations([s])]
+    costs = _costs(training, plan, device)
+    seconds = {s: _stage_s(s, costs[_key(s)], plan) for s in training}
+    work, chain = sum(t / costs[_key(s)].stack for s, t in seconds.items()), longest_chain(seconds)
+    return {
+        "paper": plan.paper.key, "scale": plan.flags.scale, "data": plan.data.name, "data_source": plan.data.source, "notes": list(plan.notes),
+        "device": device, "workers": workers, "stages": _counts(plan.stages, left), "iterations": iterations(left),
+        "ms_per_iteration": 1000 * work / max(iterations(left), 1), "longest_chain_s": chain, "seconds": max(work / workers, chain),
+    }  # fmt: skip
+
+
+def render(summary: Mapping[str, Any], plan: Plan) -> str:
+    """The summary for people."""
+    s, trials = summary, max((e["trials"] for e in plan.about.values()), default=0)
+    rows = [[kind, n["total"], n["done"], n["to_do"]] for kind, n in s["stages"].items()]
+    lines = [
+        f"{s['paper']}, scale {s['scale']}, data {s['data']} ({s['data_source']}), {len(plan.about)} experiments, up to {trials} trials", *s["notes"], "",
+        tabulate(rows, ["stages", "in all", "done", "to do"]), "", _time(s),
+    ]  # fmt: skip
+    return "\n".join(lines)
+
+
+def _time(s: Mapping[str, Any]) -> str:
+    if not s["iterations"]:
+        return "no training to do: the rest takes seconds"
+    where = "the GPU" if s["device"] == "cuda" else f"{s['workers']} processes" if s["workers"] > 1 else "1 process"
+    each = f"{s['iterations']:,} training iterations to do, {s['ms_per_iteration']:.3g} ms each here with their evaluations"
+    return f"{each}: about {duration.text(s['seconds'])} on {where}, start-up not counted"
+
+
+def _counts(stages: Sequence[Stage], left: Sequence[Stage]) -> dict[str, dict[str, int]]:
+    every, open_ = Counter(s.kind for s in stages), Counter(s.kind for s in left)
+    return {k: {"total": every[k], "done": every[k] - open_[k], "to_do": open_[k]} for k in KINDS if every[k]}
+
+
+# ---- from costs to seconds -----------------------------------------------------------------------------------
+def _stage_s(stage: Stage, cost: Cost, plan: Plan) -> float:
+    """Steps, evaluations of the validation part, and the reads of whole parts that the protocol names."""
+    its, evaluate, val = iterations([stage]), stage.params["evaluate"], stage.params["data"]["val"]
+    reads = val * (its // evaluate["every_it"] + 2) + len(plan.data.test) * len(evaluate["test"]) + len(plan.data.train) * len(evaluate["train"])
+    return its * cost.step_s + reads * cost.example_s
+
+
+def longest_chain(lengths: Mapping[Stage, float]) -> float:
+    """The largest sum of lengths along stages that wait for each other, straight or through others; parents stand first."""
+    ends: dict[Stage, float] = {}
+    for stage, length in lengths.items():
+        ends[stage] = length + max((ends[s] for s in _waits_for(stage, ends)), default=0.0)
+    return max(ends.values(), default=0.0)
+
+
+def _waits_for(stage: Stage, known: Mapping[Stage, float]) -> set[Stage]:
+    """The nearest of the known stages on every way up from this one."""
+    found: set[Stage] = set()
+    seen, stack = set(), [out.stage for out in stage.inputs.values()]
+    while stack:
+        node = stack.pop()
+        if node in known:
+            found.add(node)
+        elif node not in seen:
+            seen.add(node)
+            stack += [out.stage for out in node.inputs.values()]
+    return found
+
+
+# ---- timing --------------------------------------------------------------------------------------------------
+def _key(stage: Stage) -> str:
+    """Training stages with one key cost the same a step."""
+    p = stage.params
+    return canonical([p["model"], p["input_shape"], p["classes"], p["batch_size"], p["optimizer"]["name"], p["precision"]])
+
+
+def _costs(training: Sequence[Stage], plan: Plan, device: str) -> dict[str, Cost]:
+    """The kinds with most iterations are timed, the others scaled from the first by weights and batch."""
+    groups: dict[str, list[Stage]] = {}
+    for stage in training:
+        groups.setdefault(_key(stage), []).append(stage)
+    library, costs = load_library(plan.flags.with_file), {}
+    for key, stages in sorted(groups.items(), key=lambda item: -iterations(item[1])):
+        stack = 1 if device == "cpu" else max(1, min(STACK, int(len(stages) / longest_chain(dict.fromkeys(stages, 1.0)))))
+        costs[key] = _timed(stages[0], plan, library, device, stack) if len(costs) < MOST_TIMED else _scaled(costs, stages[0], library)
+    return costs
+
+
+def _scaled(costs: Mapping[str, Cost], stage: Stage, library: Library) -> Cost:
+    first, size = next(iter(costs.values())), _size(stage, library)
+    factor = size / first.size
+    return dataclasses.replace(first, step_s=first.step_s * factor, example_s=first.example_s * factor, size=size)
+
+
+def _size(stage: Stage, library: Library) -> int:
+    return sum(layer_sizes(skeleton(*_net(stage, library))).values()) * stage.params["batch_size"]
+
+
+def _net(stage: Stage, library: Library) -> tuple[Any, Model, Sequence[int], int]:
+    p = stage.params
+    model = Model(**{k: v for k, v in p["model"].items() if k != "source"})
+    return library.model(model.name), model, p["input_shape"], p["classes"]
+
+
+def _timed(stage: Stage, plan: Plan, library: Library, device: str, stack: int) -> Cost:
+    """Times whole segments and takes differences, so that only steps, or only evaluations, are left."""
+    net = _net(stage, library)
+    module, state, data = skeleton(*net), draw_state(*net, [0, "estimate"]), _data(stage, plan, library).to(device)
+    mask = {n: torch.ones(state[n].shape, dtype=torch.bool) for n in layer_sizes(module)}
+    copies = [Replicate(state, mask, Streams([0, "split"], [0, "order"]))] * stack
+    segment = dataclasses.replace(kinds.segment(stage.params), start=0, evaluate=Evaluate(2 * MOST_STEPS, ()))
+
+    def spent_s(steps: int, val: int = 0) -> float:
+        started = time.perf_counter()
+        train(module, data, dataclasses.replace(segment, stop=steps, val=val), copies)
+        return time.perf_counter() - started
+
+    read = min(READ, len(data.train) - segment.batch_size)
+    with threads(1 if device == "cpu" else torch.get_num_threads()):
+        spent_s(1)  # the first call of anything is slow
+        one = spent_s(1)
+        step_s = _step_s(spent_s, one)
+        example_s = max(spent_s(1, read) - one, 1e-6) / (READS * read) if read > 0 else 0.0
+    return Cost(step_s, example_s, stack, _size(stage, library))
+
+
+def _step_s(spent_s: Callable[[int], float], one: float) -> float:
+    """More and more steps, until they take long enough to tell."""
+    steps = 2
+    while True:
+        more = spent_s(1 + steps) - one
+        if more >= ENOUGH_S or steps >= MOST_STEPS:
+            return max(more, 1e-6) / steps
+        steps *= 4
+
+
+def _data(stage: Stage, plan: Plan, library: Library) -> Dataset:
+    """Some of the plan's own examples or a user's; noise of the right shape where they are another set's."""
+    p, name = stage.params, stage.params["data"]["name"]
+    if name in library.datasets:
+        return sets.from_user(name, library.datasets[name](**p["data"]["options"]))
+    n = max(EXAMPLES, 2 * p["batch_size"])
+    x, y = plan.data.train.x[:n], plan.data.train.y[:n]
+    if name != plan.data.name:
+        x, y = torch.rand(n, *p["input_shape"]), torch.arange(n) % p["classes"]
+    split = Split(x, y)
+    return sets.build("timed", split, split, p["classes"], source="timing", scale=plan.data.scale if name == plan.data.name else 1.0)
