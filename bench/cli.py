@@ -40,10 +40,16 @@ JsonOpt = Annotated[bool, typer.Option("--json", help="Print JSON alone on stdou
 
 
 def _flags(scale, experiment, trials, levels, data, sets, with_file):
-    from bench.plan import Flags
+    from bench.flags import Flags
 
     path = str(with_file.resolve()) if with_file else None
     return Flags(scale, tuple(experiment or ()), trials, levels, data, tuple(sets or ()), path)
+
+
+def _wanted(scale, experiment, trials, levels, sets, with_file):
+    """The flags of the run to be read; None where nothing but the scale is named, which means the latest."""
+    flags = _flags(scale or "quick", experiment, trials, levels, "auto", sets, with_file)
+    return None if flags.plain else flags
 
 
 @app.command("list", epilog=_examples("list", "list --json"))
@@ -97,31 +103,34 @@ def status(paper: Annotated[Optional[str], typer.Argument(metavar="PAPER")] = No
 
 
 @app.command(epilog=_examples("compare frankle2019", "compare frankle2019 --scale paper --json"))
-def compare(paper: PaperArg, scale: LastScaleOpt = None, store: StoreOpt = None, as_json: JsonOpt = False,
+def compare(paper: PaperArg, experiment: ExperimentOpt = None, scale: LastScaleOpt = None, trials: TrialsOpt = None, levels: LevelsOpt = None,
+            store: StoreOpt = None, sets: SetOpt = None, with_file: WithOpt = None, as_json: JsonOpt = False,
             show_all: Annotated[bool, typer.Option("--all", help="Every row, those that were not run too.")] = False) -> None:  # fmt: skip
-    """Measured beside published numbers, and the verdicts, from what is in the store."""
+    """Measured beside published numbers, and the verdicts, from what is in the store: the latest run, or that of the same flags."""
     from bench import verbs
 
-    verbs.compare(paper, scale, store, as_json, show_all)
+    verbs.compare(paper, _wanted(scale, experiment, trials, levels, sets, with_file), scale, store, as_json, show_all)
 
 
 @app.command(epilog=_examples("export frankle2019 --format md", "export frankle2019 --format latex -o table.tex"))
 def export(paper: PaperArg, fmt: Annotated[str, typer.Option("--format", metavar="md|csv|latex|html|json")],
            output: Annotated[Optional[Path], typer.Option("-o", "--output", metavar="FILE", help="Default: stdout.")] = None,
-           scale: LastScaleOpt = None, store: StoreOpt = None) -> None:  # fmt: skip
-    """The comparison as a document."""
+           experiment: ExperimentOpt = None, scale: LastScaleOpt = None, trials: TrialsOpt = None, levels: LevelsOpt = None,
+           store: StoreOpt = None, sets: SetOpt = None, with_file: WithOpt = None) -> None:  # fmt: skip
+    """The comparison as a document: of the latest run, or that of the same flags."""
     from bench import verbs
 
-    verbs.export(paper, fmt, output, scale, store)
+    verbs.export(paper, fmt, output, _wanted(scale, experiment, trials, levels, sets, with_file), scale, store)
 
 
 @app.command(epilog=_examples("plot frankle2019 -o plots", "plot frankle2019 --scale paper -o plots"))
-def plot(paper: PaperArg, output: Annotated[Path, typer.Option("-o", "--output", metavar="DIR")], scale: LastScaleOpt = None,
-         store: StoreOpt = None) -> None:  # fmt: skip
-    """Our curves drawn over the paper's."""
+def plot(paper: PaperArg, output: Annotated[Path, typer.Option("-o", "--output", metavar="DIR")], experiment: ExperimentOpt = None,
+         scale: LastScaleOpt = None, trials: TrialsOpt = None, levels: LevelsOpt = None, store: StoreOpt = None, sets: SetOpt = None,
+         with_file: WithOpt = None) -> None:  # fmt: skip
+    """Our curves drawn over the paper's: of the latest run, or that of the same flags."""
     from bench import verbs
 
-    verbs.plot(paper, output, scale, store)
+    verbs.plot(paper, output, _wanted(scale, experiment, trials, levels, sets, with_file), scale, store)
 
 
 @app.command(epilog=_examples("check", "check --update --baseline baselines.json"))

@@ -15,6 +15,7 @@ from bench import claims, execute, verdicts
 from bench import measurements as measuring
 from bench import plan as planning
 from bench import statistics as st
+from bench.flags import Flags
 from bench.joins import Join
 from bench.store import Store, default_root
 from bench.verbs import workers
@@ -68,7 +69,7 @@ def _join(paper: Paper, data: PaperData, control: Control, name: str, store: Sto
     experiment = next(e for e in paper.experiments if e.id == control.experiment)
     scaled = dataclasses.replace(control.scaled, changes={**control.scaled.changes, "control": name})
     alone = dataclasses.replace(paper, experiments=(dataclasses.replace(experiment, scaled={("smoke", control.data): scaled}),))
-    plan = planning.make(alone, planning.Flags("smoke", (experiment.id,)))  # smoke: on data that a dependency makes
+    plan = planning.make(alone, Flags("smoke", (experiment.id,)))  # smoke: on data that a dependency makes
     outcome = execute.execute(plan, store, execute.Options(workers=workers("cpu")))
     if outcome.failures:
         raise UserError(f"control {name}: {next(iter(outcome.failures.values()))}")

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from bench.flags import Flags
 from bench.measurement import Gate, Measurement, RunInfo
 from bench.store import Store
 from replications import papers
@@ -111,16 +112,18 @@ def _distinct(values: Any) -> Any:
     return next(iter(found.values())) if len(found) == 1 else [found[k] for k in sorted(found)]
 
 
-def find_manifest(store: Store, paper: str, scale: str | None, key: str | None = None) -> dict[str, Any]:
-    """The latest manifest of a paper and scale, or the one of these flags.
+def find_manifest(store: Store, paper: str, scale: str | None, flags: Flags | None = None) -> dict[str, Any]:
+    """The latest manifest of a paper and scale, or the one that these flags made.
 
     Raises:
         UserError: nothing was run yet.
     """
     from ltcore.errors import UserError
 
-    prefix = f"{paper}-" + (f"{scale}-" if scale else "") + (key or "")
+    prefix = f"{paper}-{flags.scale}-{flags.key()}" if flags else f"{paper}-{scale}-" if scale else f"{paper}-"
     found = store.manifests(prefix)
+    if not found and flags:
+        raise UserError(f"nothing was run in {store.root} with these flags at scale {flags.scale}: see 'python -m bench status {paper}' for what was")
     if not found:
         wanted = f" --scale {scale}" if scale else ""
         raise UserError(f"nothing was run yet in {store.root}: run 'python -m bench replicate {paper}{wanted}' first")

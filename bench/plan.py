@@ -2,12 +2,12 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from bench.flags import Flags
 from bench.store import MANIFEST, Store
 from ltcore import arms as core_arms
 from ltcore.data import Dataset
@@ -20,24 +20,6 @@ from ltcore.names import nearest
 from ltcore.recipe import changed
 from ltcore.stages import Stage, canonical, with_ancestors
 from replications.schema import Arm, Experiment, Paper, Scaled
-
-
-@dataclass(frozen=True)
-class Flags:
-    """What the command line says about a run; everything here is in the manifest."""
-
-    scale: str = "quick"
-    experiments: tuple[str, ...] = ()
-    trials: int | None = None
-    levels: int | None = None
-    data: str = "auto"
-    sets: tuple[str, ...] = ()
-    with_file: str | None = None
-
-    def key(self) -> str:
-        """A short name for this set of flags, without the place where the data lies."""
-        kept = {k: v for k, v in dataclasses.asdict(self).items() if k != "data"}
-        return hashlib.sha256(canonical(kept).encode()).hexdigest()[:8]
 
 
 @dataclass(frozen=True)
@@ -259,7 +241,10 @@ def _looks(plan: Plan, store: Store) -> int:
     for path in store.manifests(f"{plan.paper.key}-{plan.flags.scale}-"):
         if path.stem == manifest_name(plan):  # about to be written anew
             continue
-        other = store.read_manifest(path)
+        try:
+            other = store.read_manifest(path)
+        except UserError:
+            continue  # damaged, or written by another version: not a run whose numbers could have been looked at here
         same = other["flags"] | {"trials": None, "data": None} == json.loads(canonical(flags))
         if same and other["data"]["name"] == plan.data.name and _trials(other["experiments"]) < trials:
             smaller.add(_trials(other["experiments"]))

@@ -18,7 +18,8 @@ from typing import Any
 
 from bench import execute, machine
 from bench import plan as planning
-from bench.plan import Flags, Point
+from bench.flags import Flags
+from bench.plan import Point
 from bench.store import Store, default_root
 from bench.verbs import workers
 from ltcore.errors import UserError

@@ -233,11 +233,17 @@ def _curve_word(curve: Mapping[str, Any], marks: Mapping[str, str]) -> str:
 def insight_section(comparison: Mapping[str, Any]) -> Section:
     """The sparsest network that still matches the dense one, with its interval."""
     found = [i for i in comparison.get("insights") or [] if "confirmed" in i]
-    body = tuple((i["protocol"], what({"arm": i["arm"], **i["setting"]}), i["metric"] + (f" at {i['at']}" if i.get("at") else ""), f"{i['margin']:g}",
+    body = tuple((i["protocol"], what({"arm": i["arm"], **_telling(i, found)}), i["metric"] + (f" at {i['at']}" if i.get("at") else ""), f"{i['margin']:g}",
                   _place(i["confirmed"]), _place(i["estimate"]), _place(i["possible"]), _n(i["n"])) for i in found)
     notes = ("confirmed: down to here the lower 95 % bound stays above dense − margin; estimate: the mean does; possible: below here worse with confidence",)
     return Section("Sparsest network that still matches dense", ("protocol", "arm", "metric", "margin", "confirmed", "estimate", "possible", "n"),
                    (20, 20, 20, 6, 10, 10, 10, 3), body, ("not-compared",) * len(body), notes if body else ())
+
+
+def _telling(entry: Mapping[str, Any], among: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """Of an entry's setting what tells it from the protocol's other ones."""
+    others = [i["setting"] for i in among if i["protocol"] == entry["protocol"]]
+    return {k: v for k, v in entry["setting"].items() if any(o.get(k) != v for o in others)}
 
 
 ARM_COLUMNS = (("test_accuracy_pct", "early-stop"), ("early_stop_it", None), ("test_accuracy_pct", "end"))

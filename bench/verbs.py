@@ -14,7 +14,8 @@ from ltcore.errors import UsageError, UserError
 
 if TYPE_CHECKING:
     from bench.execute import Outcome
-    from bench.plan import Flags, Plan
+    from bench.flags import Flags
+    from bench.plan import Plan
 
 STOPPED, FAILED = 75, 1
 
@@ -124,12 +125,12 @@ def _open(store: Path | None) -> Store:
     return Store(store or default_root(), create=False)
 
 
-def _found(key: str, scale: str | None, store: Path | None) -> tuple[Mapping[str, Any], Store, Any]:
+def _found(key: str, flags: Flags | None, scale: str | None, store: Path | None) -> tuple[Mapping[str, Any], Store, Any]:
     from bench import measurements as measuring
     from replications import registry
 
     paper, opened = registry.load(key), _open(store)
-    return measuring.find_manifest(opened, key, scale), opened, paper
+    return measuring.find_manifest(opened, key, scale, flags), opened, paper
 
 
 def status(key: str | None, scale: str | None, store: Path | None, as_json: bool) -> None:
@@ -155,19 +156,19 @@ def status(key: str | None, scale: str | None, store: Path | None, as_json: bool
     print(tabulate(rows, headers="keys") if rows else f"nothing was run yet in {opened.root}")
 
 
-def compare(key: str, scale: str | None, store: Path | None, as_json: bool, show_all: bool) -> None:
+def compare(key: str, flags: Flags | None, scale: str | None, store: Path | None, as_json: bool, show_all: bool) -> None:
     from bench import measurements as measuring
     from bench import tables
 
-    comparison = measuring.comparison(*_found(key, scale, store))
+    comparison = measuring.comparison(*_found(key, flags, scale, store))
     _print_json(comparison) if as_json else print(tables.render(comparison, show_all))
 
 
-def export(key: str, fmt: str, output: Path | None, scale: str | None, store: Path | None) -> None:
+def export(key: str, fmt: str, output: Path | None, flags: Flags | None, scale: str | None, store: Path | None) -> None:
     from bench import export as exporting
     from bench import measurements as measuring
 
-    text = exporting.export(measuring.comparison(*_found(key, scale, store)), fmt)
+    text = exporting.export(measuring.comparison(*_found(key, flags, scale, store)), fmt)
     if output is None:
         return print(text)
     try:
@@ -176,12 +177,12 @@ def export(key: str, fmt: str, output: Path | None, scale: str | None, store: Pa
         raise UserError(f"can't write {output}: {error.strerror}") from error
 
 
-def plot(key: str, output: Path, scale: str | None, store: Path | None) -> None:
+def plot(key: str, output: Path, flags: Flags | None, scale: str | None, store: Path | None) -> None:
     from bench import measurements as measuring
     from bench import plots
     from replications import papers
 
-    manifest, opened, paper = _found(key, scale, store)
+    manifest, opened, paper = _found(key, flags, scale, store)
     data = papers.load(key)
     try:
         paths = plots.plot(data, measuring.read(manifest, opened, data), measuring.run_info(manifest, opened, paper, data), output)

@@ -364,3 +364,10 @@ def test_a_user_s_code_that_fails_takes_down_its_own_rows_only(call, smoke_store
     if not options:  # the published arms stand in the table all the same
         assert "ticket level 2" in done.stdout
     assert all_smoke(call, smoke_store.root)[:2] == (0, smoke_store.stdout)  # and the store is as good as before
+
+
+def test_a_damaged_manifest_of_another_run_stops_nothing(tmp_path, smoke_store: Smoke):
+    store = shutil.copytree(smoke_store.root, tmp_path / "store")
+    (store / "manifests" / "frankle2019-smoke-00000000.json").write_text('{"version": 0}')
+    again = run_bench("replicate", "frankle2019", "--scale", "smoke", "--store", store)
+    assert again.returncode == 0 and again.stdout == smoke_store.stdout

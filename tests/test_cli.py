@@ -187,3 +187,10 @@ def test_perf():
     done = bench("perf", "--seconds", "0.1", "--device", "cpu", "--json", timeout_s=400)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)
+
+
+def test_reading_verbs_find_the_run_of_the_same_flags(store):
+    latest = bench("compare", "frankle2019", "--scale", "smoke", "--store", store)
+    other = bench("compare", "frankle2019", "--scale", "smoke", "--trials", 3, "--store", store)
+    assert latest.returncode == 0
+    assert other.returncode == 1 and other.stderr.startswith("error: nothing was run") and "these flags" in other.stderr

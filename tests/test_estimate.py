@@ -11,6 +11,7 @@ import pytest
 
 from bench import estimate, plan
 from bench.estimate import Cost
+from bench.flags import Flags
 from bench.store import Store
 from ltcore.stages import Stage
 from replications import registry
@@ -18,7 +19,7 @@ from replications import registry
 
 @pytest.fixture(scope="module")
 def smoke():
-    return plan.make(registry.load("frankle2019"), plan.Flags("smoke", ("lenet-mnist",)))
+    return plan.make(registry.load("frankle2019"), Flags("smoke", ("lenet-mnist",)))
 
 
 @pytest.fixture

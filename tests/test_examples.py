@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from bench import plot_data
+from bench.flags import Flags
 from bench.measurements import find_manifest, read
-from bench.plan import Flags, make
+from bench.plan import make
 from bench.store import Store
 from ltcore.errors import UsageError
 from ltcore.recipe import changed

@@ -14,6 +14,7 @@ import torch
 
 from bench import plan as planning
 from bench import worker
+from bench.flags import Flags
 from bench.store import Store, merge
 from ltcore.errors import UserError
 from ltcore.training import supervised
@@ -143,7 +144,7 @@ def test_ctrl_c_is_one_line_and_leaves_no_worker(tmp_path):
 def dense_task() -> tuple[worker.Task, worker.Task]:
     """The initial weights of a smoke trial, and 400 iterations of the dense network."""
     sets = ("lenet-mnist.length=400it",)
-    plan = planning.make(registry.load("frankle2019"), planning.Flags("smoke", ("lenet-mnist",), sets=sets))
+    plan = planning.make(registry.load("frankle2019"), Flags("smoke", ("lenet-mnist",), sets=sets))
     dense = next(p.stage for p in plan.points if p.condition["arm"] == "dense")
     init = dense.inputs["state"].stage
     return tuple(worker.Task([(s.hash, s.described())], {s.hash: ["state"]}) for s in (init, dense))
