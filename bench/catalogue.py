@@ -11,6 +11,7 @@ from replications import papers, registry
 from replications.schema import SCALES, Experiment, Scaled
 
 MEASURES = ("weight-movement", "init-magnitude")  # arms that train nothing of their own
+ON_THE_WAY = ("continued-reset",)  # arms whose mask comes from runs that stand in no table: one for each level between
 
 
 def catalogue() -> list[dict[str, Any]]:
@@ -32,7 +33,8 @@ def _entry(key: str, head: papers.Title) -> dict[str, Any]:
 
 def _scale(experiment: Experiment, scale: str, data: str, s: Scaled) -> dict[str, Any]:
     length = iterations(changed(experiment.recipe, s.changes).length, 1)
-    runs = s.trials * sum(_runs(a.levels, a.draws, s.levels, bool(a.sizes)) for a in s.arms if a.build not in MEASURES)
+    shown = sum(_runs(a.levels, a.draws, s.levels, bool(a.sizes)) for a in s.arms if a.build not in MEASURES)
+    runs = s.trials * (shown + sum(max(a.levels or (s.levels,)) - 1 for a in s.arms if a.build in ON_THE_WAY))
     return {"scale": scale, "data": data, "trials": s.trials, "levels": s.levels, "default": s.default, "runs_at_most": runs, "iterations_at_most": runs * length}
 
 

@@ -115,6 +115,7 @@ class _Run:
         for consumer in left:
             for out in consumer.inputs.values():
                 self.consumers.setdefault(out.stage, set()).add(consumer)
+        self.rewound_to = {o.stage for s in plan.stages for role, o in s.inputs.items() if role == "state" and _goes_on(o.stage, s)}
         self.ready = [(self.rank[s], s.hash, s) for s in left if not self.waits[s]]
         heapq.heapify(self.ready)
         self.stopped = self.replan = False
@@ -202,16 +203,21 @@ class _Run:
         self.options.report(self.progress)
 
     def _release(self, parent: Stage, by: Stage) -> None:
-        """Drops large artefacts of a parent (weights after training, scores) once nobody in the plan waits for them."""
+        """Drops large artefacts of a parent (weights after training, scores) once nobody in the plan waits for them; W_k stays."""
         waiting = self.consumers[parent]
         waiting.discard(by)
-        if not waiting and self.options.keep != "all" and parent.kind in ("train", "score"):
+        if not waiting and parent not in self.rewound_to and self.options.keep != "all" and parent.kind in ("train", "score"):
             for artefact in _all_artefacts(parent):
                 self.store.drop(parent.hash, artefact)
 
 
 def _all_artefacts(stage: Stage) -> tuple[str, ...]:
     return {"init": ("state",), "train": ("state", "optimizer"), "score": ("scores",), "prune": ("mask",), "transform": ("mask", "state"), "measure": ()}[stage.kind]
+
+
+def _goes_on(first: Stage, second: Stage) -> bool:
+    """Does the second segment go on where the first ends? Then the first's weights are W_k, which every ticket starts from."""
+    return first.kind == second.kind == "train" and first.params["stop"] == second.params["start"]
 
 
 def _stack_key(stage: Stage) -> str:

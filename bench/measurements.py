@@ -101,9 +101,14 @@ def _provenance(manifest: Mapping[str, Any], store: Store, paper: Paper) -> dict
 
 
 def _data(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """The data of the run, or of each protocol where one of them ran on something else (a user's own set)."""
-    own = {e["protocol"]: e["data"] for e in manifest["experiments"].values() if e["data"]["name"] != manifest["data"]["name"]}
-    return {e["protocol"]: own.get(e["protocol"], manifest["data"]) for e in manifest["experiments"].values()} if own else dict(manifest["data"])
+    """The data of the run, with the fingerprint of what was trained on (a miniature's options make another set of the same name).
+
+    Keyed by protocol where one of them ran on another set (a user's own).
+    """
+    common = manifest["data"]
+    used = {e["protocol"]: (common if e["data"]["name"] == common["name"] else {}) | e["data"] for e in manifest["experiments"].values()}
+    first = next(iter(used.values()))
+    return dict(first) if first["name"] == common["name"] and all(d == first for d in used.values()) else used
 
 
 def _distinct(values: Any) -> Any:

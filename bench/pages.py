@@ -114,7 +114,9 @@ def main() -> None:
             if "--check" not in sys.argv:
                 path.write_text(rendered(text), encoding="utf-8")
     if "--check" not in sys.argv:
-        print(*draw(FULL, IMAGES), sep="\n")
+        shown = "".join((ROOT / page).read_text(encoding="utf-8") for page in PAGES)
+        for image in draw(FULL, IMAGES):
+            print(image) if image.name in shown else image.unlink()
     elif stale:
         sys.exit(f"out of date: {', '.join(stale)}; run 'python -m bench.pages'")
 

@@ -93,8 +93,6 @@ def _medians_ms(loops: Mapping[str, contenders.Contender], seconds: float) -> di
     return {name: statistics.median(ms) for name, ms in found.items()}
 
 
-
-
 # ---- all cores -----------------------------------------------------------------------------------------------
 def all_cores(seconds: float, cores: int) -> dict[str, Any]:
     """The engine in one process on each core at the same time."""

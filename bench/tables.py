@@ -328,10 +328,14 @@ def provenance_lines(comparison: Mapping[str, Any]) -> list[str]:
     lines += [f"scale: {comparison['scale']}"]
     lines += [line for key in ("data", "device", "versions", "source_hash") for line in _facts(key, said.get(key))]
     deviations = said.get("deviations") or []
-    lines += [f"deviation: {_flat(d)}" for d in deviations] or ["deviations: none"]
+    lines += [_deviation(d) for d in deviations] or ["deviations: none"]
     lines += [line for key, value in said.items() if key not in ("data", "device", "versions", "source_hash", "deviations")
               for line in _facts(key, value)]
     return lines
+
+
+def _deviation(d: Any) -> str:
+    return f"deviation, {d['what']}: {d['ours']} (paper: {d['paper']}); {d['why']}" if isinstance(d, Mapping) else f"deviation: {d}"
 
 
 def _facts(key: str, value: Any) -> list[str]:
@@ -342,7 +346,7 @@ def _facts(key: str, value: Any) -> list[str]:
 
 def _flat(value: Any) -> str:
     if isinstance(value, Mapping):
-        return ", ".join(f"{k} {_flat(v)}" for k, v in value.items())
+        return ", ".join(f"{k} {_flat(v)}" for k, v in value.items() if v not in (None, "", {}, [], ()))
     return ", ".join(_flat(v) for v in value) if isinstance(value, (list, tuple)) else str(value)
 
 

@@ -53,6 +53,7 @@ def write(file: Path, which: Which, store: Store) -> None:
     record = store.record(point["stage"])
     about = {
         "paper": which.paper, "scale": manifest["scale"], "experiment": point["label"], "arm": which.arm, "level": which.level,
+        "condition": point["condition"], "draw": point["draw"],
         "trial": which.trial, "rewind": manifest["experiments"][point["label"]]["recipe"]["rewind"],
         "model": record["stage"]["params"]["model"], "input_shape": record["stage"]["params"]["input_shape"],
         "classes": record["stage"]["params"]["classes"], "data": record["stage"]["params"]["data"], "stage": point["stage"],
@@ -70,14 +71,19 @@ def _point(manifest: Mapping[str, Any], which: Which) -> Mapping[str, Any]:
     label = which.experiment or labels[0]
     if label not in labels:
         raise UsageError(f"experiment {label!r} was not run{nearest(label, labels)}")
-    points = [p for p in manifest["points"] if p["label"] == label and p["condition"]["arm"] == which.arm and p["trial"] == which.trial]
-    if not points:
+    of_arm = [p for p in manifest["points"] if p["label"] == label and p["condition"]["arm"] == which.arm]
+    if not of_arm:
         arms = sorted({p["condition"]["arm"] for p in manifest["points"] if p["label"] == label})
-        raise UsageError(f"no arm {which.arm!r} of trial {which.trial} in {label}{nearest(which.arm, arms)}")
+        raise UsageError(f"no arm {which.arm!r} in {label}{nearest(which.arm, arms)}")
+    points = [p for p in of_arm if p["trial"] == which.trial]
+    if not points:
+        raise UsageError(f"trial {which.trial} was not run: there are {', '.join(map(str, sorted({p['trial'] for p in of_arm})))}")
     found = [p for p in points if p["condition"].get("level") == which.level]
     if not found:
         levels = sorted({p["condition"]["level"] for p in points if "level" in p["condition"]})
-        raise UsageError(f"arm {which.arm} was not run at level {which.level}: there are {', '.join(map(str, levels)) or 'none'}")
+        if not levels:
+            raise UsageError(f"arm {which.arm} has no levels (it is pruned to a size in one go), so none of its tickets can be named here")
+        raise UsageError(f"arm {which.arm} was not run at level {which.level}: there are {', '.join(map(str, levels))}")
     return found[0]
 
 

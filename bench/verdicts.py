@@ -150,7 +150,7 @@ def _explain(claim: Claim, join: Join, node: Node, results: list[Result], verdic
         return verdict, _joined(r.why for r in results) or "no test"
     failed = _joined(r.failed for r in results)
     if claim.needs_paper_scale and join.run.scale != "paper":
-        return INCONCLUSIVE, _joined([f"needs paper scale; at this scale {held} of {len(results)} parts hold", failed])
+        return INCONCLUSIVE, _joined([f"needs paper scale; at this scale {held} of {len(run)} parts hold", partial, failed])
     if failed:
         return INCONCLUSIVE, _joined([failed, partial])
     if verdict == REPLICATED and partial:               # one alternative holds, another was not run

@@ -99,6 +99,8 @@ def _run(task: Task, store: Store) -> Taken | str:
     except Stopped:
         return Taken.STOPPED
     except UserError:
+        if not _inputs_there(task, store):  # dropped by another program since they were looked for
+            return Taken.LOST
         raise
     except torch.cuda.OutOfMemoryError as error:
         return f"out of GPU memory with {len(task.stages)} replicates in one stack ({error})".splitlines()[0]

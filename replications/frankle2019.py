@@ -50,7 +50,7 @@ QUICK_ARMS = (
 ONE_SHOT_ARMS = (
     DENSE, Arm("one-shot", levels=tuple(ONE_SHOT), sizes=ONE_SHOT), Arm("one-shot-reinit", levels=tuple(ONE_SHOT), draws=3, sizes=ONE_SHOT),
 )  # fmt: skip
-QUICK_ONE_SHOT_ARMS = (DENSE, *(Arm(a, levels=(20, 32), sizes=ONE_SHOT) for a in ("one-shot", "one-shot-reinit")))
+QUICK_ONE_SHOT_ARMS = (DENSE, Arm("one-shot", levels=(20, 32, 38), sizes=ONE_SHOT), Arm("one-shot-reinit", levels=(20, 32), sizes=ONE_SHOT))
 STRATEGY_ARMS = (DENSE, TICKET, Arm("continued-reset"))
 QUICK_STRATEGY_ARMS = (DENSE, TICKET, Arm("continued-reset", levels=(13, 16)))
 

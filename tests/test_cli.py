@@ -174,6 +174,20 @@ def test_ticket(store, tmp_path):
     assert "hidden.0.weight" in bench("ticket", "show", file).stdout
 
 
+def test_a_ticket_rewound_to_a_later_step_keeps_the_weights_it_starts_from(tmp_path):
+    flags = ("--scale", "smoke", "--experiment", "lenet-mnist", "--levels", 1, "--set", "lenet-mnist.rewind=50it", "--store", tmp_path / "store")
+    assert bench("replicate", "frankle2019", *flags).returncode == 0
+    done = bench("ticket", "export", tmp_path / "my.ticket", "--level", 1, "--store", tmp_path / "store")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_no_such_ticket(store, tmp_path):
+    for wrong, said in ((("--trial", 9), "trial 9 was not run: there are 0"), (("--arm", "one-shot"), "has no levels"),
+                        (("--arm", "tickt"), "did you mean 'ticket'?"), (("--level", 9), "not run at level 9: there are 1, 2")):  # fmt: skip
+        done = bench("ticket", "export", tmp_path / "my.ticket", "--scale", "smoke", *wrong, "--store", store)
+        assert done.returncode == 2 and said in done.stderr
+
+
 def test_replicate_json_is_json_alone(store):
     found = as_json("replicate", *SMOKE, "--store", store)
     assert found == as_json("compare", *SMOKE, "--store", store)

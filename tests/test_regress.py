@@ -1,12 +1,16 @@
 """``check``: nothing moves against a baseline that was just written; what does move is listed, and the exit code is 1."""
 import copy
 import json
+import shutil
 
 import pytest
 
+from bench import plan as planning
 from bench import regress
+from bench.flags import Flags
 from bench.store import Store
 from ltcore.errors import UserError
+from replications import registry
 from tests.conftest import Smoke, bench
 
 KEY = "frankle2019"
@@ -100,6 +104,19 @@ def test_the_committed_baseline_holds(smoke_store: Smoke):
     done = bench("check", "--store", smoke_store.root)
     assert (done.returncode, done.stderr) == (0, ""), done.stdout + done.stderr
     assert "nothing moved in frankle2019" in done.stdout
+
+
+def test_records_of_another_engine_source_are_not_taken_for_this_ones(smoke_store: Smoke, tmp_path):
+    """Hashes do not hold the code: a store filled before a change of the engine would hide what the change moved."""
+    store = Store(shutil.copytree(smoke_store.root, tmp_path / "store"))
+    plan = planning.make(registry.load(KEY), Flags("smoke", trials=1))
+    assert regress._of_this_engine(plan, store).root == store.root
+    path = store.folder(plan.stages[0].hash) / "record.json"
+    record = json.loads(path.read_text())
+    record["machine"]["source_hash"] = "before"
+    path.write_text(json.dumps(record))
+    own = regress._of_this_engine(plan, store)
+    assert own.root.parent == store.root / "check" and own.stages() == []
 
 
 def test_the_committed_baseline_has_at_least_five_seeds():
