@@ -47,9 +47,9 @@ def _flags(scale, experiment, trials, levels, data, sets, with_file):
 
 
 def _wanted(scale, experiment, trials, levels, sets, with_file):
-    """The flags of the run to be read; None where nothing but the scale is named, which means the latest."""
-    flags = _flags(scale or "quick", experiment, trials, levels, "auto", sets, with_file)
-    return None if flags.plain else flags
+    """Flags of the runs to be read, the latest of which counts: one a scale; none where nothing but the scale is named."""
+    found = [_flags(s, experiment, trials, levels, "auto", sets, with_file) for s in ([scale] if scale else SCALES)]
+    return () if found[0].plain else tuple(found)
 
 
 @app.command("list", epilog=_examples("list", "list --json"))

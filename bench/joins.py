@@ -143,6 +143,8 @@ class Join:
             return "not-run", f"nothing of {protocol} was run"
         here = [(a, g) for m, a, g in here if m == metric]
         if not here:
+            if self.run.scale != "paper":
+                return "not-run", f"{metric} is not read at scale {self.run.scale}"
             return "not-covered", f"{metric} is not measured"
         if at not in {a for a, _ in here}:
             return "not-covered", f"{metric} is not read at {at}" if at else f"no reading point named for {metric}"

@@ -9,6 +9,7 @@ from typing import Any
 from bench.flags import Flags
 from bench.measurement import Gate, Measurement, RunInfo
 from bench.store import Store
+from ltcore.errors import UserError
 from replications import papers
 from replications.papers import PaperData
 from replications.schema import Paper
@@ -64,8 +65,11 @@ def _why_not(manifest: Mapping[str, Any], experiment: Mapping[str, Any]) -> str:
     reasons = []
     if manifest["scale"] != "paper":
         reasons.append(f"scale {manifest['scale']}: {experiment['recipe']['length'].replace('it', ' iterations')}")
-    if manifest["data"]["fallback_for"] or manifest["scale"] == "smoke":
-        reasons.append(f"data: {experiment['data']['name']} instead of {manifest['data']['fallback_for'] or manifest['wanted']}")
+    own, common = experiment["data"]["name"], manifest["data"]
+    if common["fallback_for"] or own != common["name"]:
+        reasons.append(f"data: {own} instead of {manifest['wanted']}")
+    elif manifest["scale"] == "smoke":
+        reasons.append(f"data: smoke always runs on {own}")
     if manifest["flags"]["sets"]:
         reasons.append("--set " + " ".join(manifest["flags"]["sets"]))
     if manifest["flags"]["with_file"]:
@@ -117,29 +121,27 @@ def _distinct(values: Any) -> Any:
     return next(iter(found.values())) if len(found) == 1 else [found[k] for k in sorted(found)]
 
 
-def find_manifest(store: Store, paper: str, scale: str | None, flags: Flags | None = None) -> dict[str, Any]:
-    """The latest manifest of a paper and scale, or the one that these flags made.
+def find_manifest(store: Store, paper: str, scale: str | None, flags: tuple[Flags, ...] = ()) -> dict[str, Any]:
+    """The latest manifest of a paper and scale, or the latest that one of these sets of flags made.
 
     Raises:
         UserError: nothing was run yet.
     """
-    from ltcore.errors import UserError
-
-    prefix = f"{paper}-{flags.scale}-{flags.key()}" if flags else f"{paper}-{scale}-" if scale else f"{paper}-"
-    found = store.manifests(prefix)
-    if not found and flags:
-        raise UserError(f"nothing was run in {store.root} with these flags at scale {flags.scale}: see 'python -m bench status {paper}' for what was")
-    if not found:
+    prefixes = [f"{paper}-{f.scale}-{f.key()}" for f in flags] or [f"{paper}-{scale}-" if scale else f"{paper}-"]
+    found = max((path for prefix in prefixes for path in store.manifests(prefix)), key=lambda p: (p.stat().st_mtime_ns, p.name), default=None)
+    if found is None and flags:
+        raise UserError(f"nothing was run in {store.root} with these flags: see 'python -m bench status {paper}' for what was")
+    if found is None:
         wanted = f" --scale {scale}" if scale else ""
         raise UserError(f"nothing was run yet in {store.root}: run 'python -m bench replicate {paper}{wanted}' first")
-    return store.read_manifest(found[-1])
+    return store.read_manifest(found)
 
 
 def comparison(manifest: Mapping[str, Any], store: Store, paper: Paper) -> dict[str, Any]:
     """The comparison of what the store holds for this manifest."""
-    from bench import compare, insights, summary
+    from bench import compare, insights, networks, summary
 
     data = papers.load(paper.key)
     measured, run = read(manifest, store, data), run_info(manifest, store, paper, data)
-    more = {"arms": summary.arms(measured), "insights": insights.sparsest_matching(data, measured, run)}
+    more = {"arms": summary.arms(measured), "networks": networks.networks(manifest, store), "insights": insights.sparsest_matching(data, measured, run)}
     return compare.compare(data, measured, run) | compare.tidy(more)

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Optional
 import typer
 
 from bench.measurements import find_manifest
-from bench.store import Store, default_root
+from bench.store import Store, default_root, merge
 from ltcore.errors import UserError
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
@@ -39,6 +39,13 @@ def unpack(file: Path, store: StoreOpt = None) -> None:
     opened = Store(store or default_root())
     manifest = read_into(file, opened)
     print(f"{len(manifest['points'])} points of {manifest['paper']} ({manifest['scale']}) are in {opened.root}")
+
+
+@app.command("merge")
+def merge_stores(source: Path, store: StoreOpt = None) -> None:
+    """Bring another store's stages and manifests in, tensors too; what differs (another device) is kept beside, never averaged."""
+    counts = merge(Store(source, create=False), Store(store or default_root()))
+    print(", ".join(f"{n} {what}" for what, n in counts.items()))
 
 
 def write(path: Path, manifest: Mapping[str, Any], records: Mapping[str, Any]) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 from bench import export, pack, tables
 from bench import measurements as measuring
 from bench.store import Store
+from ltcore.errors import UserError
 from replications import papers, registry
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -105,6 +106,13 @@ def _table(name: str) -> str:
 
 
 def main() -> None:
+    try:
+        _write()
+    except UserError as error:
+        sys.exit(f"error: {error}")
+
+
+def _write() -> None:
     stale = []
     for page in PAGES:
         path = ROOT / page

@@ -5,6 +5,7 @@ import dataclasses
 import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from bench.flags import Flags
@@ -78,8 +79,8 @@ def make(paper: Paper, flags: Flags) -> Plan:
     if unused:
         raise UsageError(f"--set {unused[0][0]}.{unused[0][1]} changes nothing: {unused[0][0]} is not run here")
     points = _once(points)
-    notes = (data.note,) if data.note else ()
-    return Plan(paper, flags, data, tuple(points), about, notes, tuple(with_ancestors(p.stage for p in points)))
+    notes = [note for note in (data.note, *_unused(library, about)) if note]
+    return Plan(paper, flags, data, tuple(points), about, tuple(notes), tuple(with_ancestors(p.stage for p in points)))
 
 
 def _resolve_data(paper: Paper, flags: Flags) -> Dataset:
@@ -174,6 +175,15 @@ def _by_criterion(name: str) -> Callable[..., Stage]:
     return build
 
 
+def _unused(library: Library, about: Mapping[str, Any]) -> Iterable[str]:
+    """A user's model or data set that no recipe names: most likely a --set was forgotten."""
+    for field_, table in (("model", "models"), ("data", "datasets")):
+        used = {e["recipe"][field_]["name"] for e in about.values()}
+        protocol = next(iter(about.values()))["protocol"]
+        for name in (n for t, n in library.user if t == table and n not in used):
+            yield f"{field_} {name!r} of {Path(library.file).name} is used by no recipe: add --set {protocol}.{field_}.name={name}"
+
+
 def _once(points: list[Point]) -> list[Point]:
     """Arms that are declared twice (the important levels first, then all) give each point once."""
     seen: dict[Any, Point] = {}
@@ -245,6 +255,8 @@ def _looks(plan: Plan, store: Store) -> int:
             other = store.read_manifest(path)
         except UserError:
             continue  # damaged, or written by another version: not a run whose numbers could have been looked at here
+        if not any(store.has(p["stage"]) for p in other["points"]):
+            continue  # nothing came of it, so nothing was looked at
         same = other["flags"] | {"trials": None, "data": None} == json.loads(canonical(flags))
         if same and other["data"]["name"] == plan.data.name and _trials(other["experiments"]) < trials:
             smaller.add(_trials(other["experiments"]))

@@ -153,7 +153,7 @@ def _around(fig: Figure, shown: Sequence[Panel], run: RunInfo) -> None:
     fig.text(0.5, 1 - 0.06 / height_in, "\n".join(head), ha="center", va="top", fontsize=10)
     fig.text(0.5, 0.05 / height_in, "\n".join(small), ha="center", va="bottom", fontsize=7, color="#444444")
     legend = fig.legend(list(entries.values()), list(entries), loc="lower center", bbox_to_anchor=(0.5, small_in / height_in), ncols=columns,
-                        fontsize=8, frameon=False, borderaxespad=0)
+                        fontsize=8, frameon=False, borderaxespad=0, handlelength=3.2)  # long enough to tell dashes
     legend.set_in_layout(False)
 
 

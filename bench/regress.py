@@ -56,6 +56,7 @@ def check(baseline: Path | None, update: bool, store: Path | None, as_json: bool
         return 0
     expected = read(path)
     moved = [m for key in registry.MODULES for m in compare(key, expected, run(key, opened, 1))]
+    moved += [Moved(key, "paper", "module", "runs", "none") for key in expected["papers"] if key not in registry.MODULES]
     if as_json:
         print(json.dumps({"moved": [vars(m) for m in moved]}, indent=1))
     elif moved:

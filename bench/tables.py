@@ -259,6 +259,17 @@ def arm_section(comparison: Mapping[str, Any]) -> Section:
                    (36, 8, 3, 18, 16, 18, 12), body, classes, (f"mean ± sd over trials{censored}",) if body else ())
 
 
+def network_section(comparison: Mapping[str, Any]) -> Section:
+    """One line an arm and level: how its networks are thinned, what of them still counts, and the signs they kept."""
+    lines = [(e["protocol"], (what(e["condition"]), str(e["n"]), " / ".join(_whole(d) for d in e["density_layers"].values()),
+                              _DASH if e["density_effective"] is None else _whole(e["density_effective"]), f"{e['sign_agreement_pct']:.1f}",
+                              "; ".join(e["collapsed"]) or _DASH), "not-compared") for e in comparison.get("networks") or []]
+    body, classes = _grouped(lines)
+    notes = ("means over networks, draws included; effective: weights on some path from input to output, of all weights; signs: of the kept weights, as at the start",)
+    return Section("Networks", ("arm", "n", "kept layer by layer, %", "effective, %", "signs kept, %", "collapsed layers"), (40, 3, 24, 10, 10, 18),
+                   body, classes, notes if body else ())
+
+
 def measure_section(comparison: Mapping[str, Any]) -> Section:
     """Arms that train nothing of their own: the numbers that they measured."""
     lines = [(e["protocol"], (what(e["condition"] | {k: v for k, v in got.items() if k == "layer"}), got["metric"], measured({"measured": got, "metric": got["metric"]})),
@@ -354,7 +365,7 @@ def _flat(value: Any) -> str:
 
 def sections(comparison: Mapping[str, Any], show_all: bool = False) -> list[Section]:
     """Every table of a comparison, in reading order; those with nothing to say are left out."""
-    made = [*row_sections(comparison, show_all), missing_section(comparison), arm_section(comparison), measure_section(comparison), curve_section(comparison, show_all), gate_section(comparison),
+    made = [*row_sections(comparison, show_all), missing_section(comparison), arm_section(comparison), measure_section(comparison), network_section(comparison), curve_section(comparison, show_all), gate_section(comparison),
             insight_section(comparison), *claim_sections(comparison), part_section(comparison, show_all)]
     return [section for section in made if section.body or section.notes]
 

@@ -125,7 +125,7 @@ def _open(store: Path | None) -> Store:
     return Store(store or default_root(), create=False)
 
 
-def _found(key: str, flags: Flags | None, scale: str | None, store: Path | None) -> tuple[Mapping[str, Any], Store, Any]:
+def _found(key: str, flags: tuple[Flags, ...], scale: str | None, store: Path | None) -> tuple[Mapping[str, Any], Store, Any]:
     from bench import measurements as measuring
     from replications import registry
 
@@ -156,7 +156,7 @@ def status(key: str | None, scale: str | None, store: Path | None, as_json: bool
     print(tabulate(rows, headers="keys") if rows else f"nothing was run yet in {opened.root}")
 
 
-def compare(key: str, flags: Flags | None, scale: str | None, store: Path | None, as_json: bool, show_all: bool) -> None:
+def compare(key: str, flags: tuple[Flags, ...], scale: str | None, store: Path | None, as_json: bool, show_all: bool) -> None:
     from bench import measurements as measuring
     from bench import tables
 
@@ -164,7 +164,7 @@ def compare(key: str, flags: Flags | None, scale: str | None, store: Path | None
     _print_json(comparison) if as_json else print(tables.render(comparison, show_all))
 
 
-def export(key: str, fmt: str, output: Path | None, flags: Flags | None, scale: str | None, store: Path | None) -> None:
+def export(key: str, fmt: str, output: Path | None, flags: tuple[Flags, ...], scale: str | None, store: Path | None) -> None:
     from bench import export as exporting
     from bench import measurements as measuring
 
@@ -177,7 +177,7 @@ def export(key: str, fmt: str, output: Path | None, flags: Flags | None, scale: 
         raise UserError(f"can't write {output}: {error.strerror}") from error
 
 
-def plot(key: str, output: Path, flags: Flags | None, scale: str | None, store: Path | None) -> None:
+def plot(key: str, output: Path, flags: tuple[Flags, ...], scale: str | None, store: Path | None) -> None:
     from bench import measurements as measuring
     from bench import plots
     from replications import papers

@@ -78,6 +78,7 @@ class Smoke(NamedTuple):
     root: Path
     stdout: str
     stderr: str
+    journal: str  # as it was right after the run
 
 
 @pytest.fixture(scope="session")
@@ -86,4 +87,4 @@ def smoke_store(tmp_path_factory: pytest.TempPathFactory) -> Smoke:
     root = tmp_path_factory.mktemp("smoke") / "store"
     done = bench("replicate", "frankle2019", "--scale", "smoke", "--store", root)
     assert done.returncode == 0, done.stderr
-    return Smoke(root, done.stdout, done.stderr)
+    return Smoke(root, done.stdout, done.stderr, (root / "journal.jsonl").read_text())

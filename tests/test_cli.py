@@ -89,7 +89,7 @@ def test_doctor(tmp_path):
 
 # ---- replicate and what reads its store ----------------------------------------------------------------------
 def test_replicate_says_which_data_stood_in_and_ends_with_the_comparison(smoke_store: Smoke):
-    assert "FALL-BACK DATA: mnist1d instead of mnist" in smoke_store.stdout
+    assert "data: smoke always runs on mnist1d" in smoke_store.stdout
     for title in ("All arms", "Claims:", "Claims not run", "Provenance"):
         assert f"\n{title}" in smoke_store.stdout
     assert "iterations" in smoke_store.stderr and "Traceback" not in smoke_store.stderr
@@ -103,7 +103,7 @@ def test_replicate_again_computes_nothing_and_prints_the_same(smoke_store: Smoke
 
 
 def test_no_stage_ran_twice(smoke_store: Smoke):
-    stages = [json.loads(line)["stage"] for line in (smoke_store.root / "journal.jsonl").read_text().splitlines()]
+    stages = [json.loads(line)["stage"] for line in smoke_store.journal.splitlines()]
     assert len(stages) == len(set(stages)) > 30
 
 
