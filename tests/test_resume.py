@@ -23,12 +23,19 @@ from tests.conftest import ROOT, bench, environment
 
 RUN = ("replicate", "frankle2019", "--scale", "smoke", "--experiment", "lenet-mnist", "--levels", "2")
 KILLS = 20
+LONGER = ("--set", "lenet-mnist.length=1500it")  # so that the work takes longer than the start, and kills land in it
 
 
 def start(store: Path, *more: str) -> subprocess.Popen:
     """The run in a session of its own, so that it can be killed with or without its workers."""
     command = [sys.executable, "-m", "bench", *RUN, "--store", str(store), *more]
-    return subprocess.Popen(command, cwd=ROOT, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    return subprocess.Popen(command, cwd=ROOT, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                            start_new_session=True, preexec_fn=hear_ctrl_c)
+
+
+def hear_ctrl_c() -> None:
+    """A suite that a script runs in the background inherits that Ctrl-C is ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def journal(store: Path) -> list[str]:
@@ -67,14 +74,14 @@ linux = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks a
 def undisturbed(tmp_path_factory) -> tuple[str, int, float]:
     """Table, number of stages and seconds of a run that nothing disturbs."""
     store, begun = tmp_path_factory.mktemp("undisturbed") / "store", time.monotonic()
-    done = bench(*RUN, "--store", store)
+    done = bench(*RUN, *LONGER, "--store", store)
     assert done.returncode == 0, done.stderr
     return done.stdout, len(journal(store)), time.monotonic() - begun
 
 
 def killed_once(store: Path, after_s: float, with_workers: bool) -> bool:
     """Starts the run and kills it after so long; False where it was done before."""
-    process = start(store)
+    process = start(store, *LONGER)
     try:
         process.communicate(timeout=after_s)
         return False
@@ -95,7 +102,7 @@ def test_kill_9_at_twenty_random_moments(undisturbed, tmp_path):
             halfway += 0 < len(journal(stores[-1])) < stages
     assert halfway >= 3  # some of them hit the middle of the work
     for store in stores:
-        done = bench(*RUN, "--store", store)
+        done = bench(*RUN, *LONGER, "--store", store)
         assert (done.returncode, done.stdout) == (0, table), done.stderr
         assert len(journal(store)) == len(set(journal(store))) <= stages  # what was done was kept
         assert not list((store / "tmp").iterdir())
@@ -103,7 +110,7 @@ def test_kill_9_at_twenty_random_moments(undisturbed, tmp_path):
 
 def test_two_processes_started_at_once_share_one_store(undisturbed, tmp_path):
     table, stages, _ = undisturbed
-    both = [start(tmp_path / "store"), start(tmp_path / "store")]
+    both = [start(tmp_path / "store", *LONGER), start(tmp_path / "store", *LONGER)]
     told = [process.communicate(timeout=200) for process in both]
     assert [process.returncode for process in both] == [0, 0], told
     assert [out for out, _ in told] == [table, table]
@@ -112,10 +119,10 @@ def test_two_processes_started_at_once_share_one_store(undisturbed, tmp_path):
 
 def test_max_time_stops_with_75_and_the_same_command_goes_on(undisturbed, tmp_path):
     table, stages, _ = undisturbed
-    early = bench(*RUN, "--store", tmp_path / "store", "--max-time", "1s")
+    early = bench(*RUN, *LONGER, "--store", tmp_path / "store", "--max-time", "1s")
     assert early.returncode == 75 and "run the same command again to go on" in early.stderr and "Traceback" not in early.stderr
     assert len(journal(tmp_path / "store")) < stages and "Provenance" in early.stdout  # what there is, is shown
-    late = bench(*RUN, "--store", tmp_path / "store", "--max-time", "10m")
+    late = bench(*RUN, *LONGER, "--store", tmp_path / "store", "--max-time", "10m")
     assert (late.returncode, late.stdout) == (0, table)
 
 
