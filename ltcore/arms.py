@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from ltcore.errors import UsageError
 from ltcore.imp import Trial
 from ltcore.stages import Output, Stage
 
@@ -28,6 +29,16 @@ def random_mask(trial: Trial, level: int, draw: int = 0, weights: str = "fresh")
     if weights == "original":
         return trial.train(trial.rewound(), mask)
     return trial.train(trial.init("random-mask", level, draw), mask, start=0)
+
+
+def random_prune(trial: Trial, level: int, draw: int = 0) -> Stage:
+    """A random mask with the ticket's count in every layer, trained from the weights that the ticket is rewound to."""
+    return random_mask(trial, level, draw, weights="original")
+
+
+def snip(trial: Trial, level: int, draw: int = 0) -> Stage:
+    """SNIP's mask before any training, at the ticket's exact counts (Lee et al. 2019)."""
+    return trial.train(trial.rewound(), _in_rounds(trial, trial.score(trial.rewound(), trial.init(), None, "snip", criterion="snip"), level))
 
 
 def _one_shot_mask(trial: Trial, level: int) -> Output:
@@ -74,10 +85,16 @@ def ticket_noise(trial: Trial, level: int, draw: int = 0, noise_sd: float = 1.0)
 
 def magnitude_at_init(trial: Trial, level: int, draw: int = 0) -> Stage:
     """Small initial weights removed before any training, round by round to the ticket's exact counts (App F.4)."""
-    scores, mask = trial.score(trial.init(), trial.init(), None, "at-init", criterion="magnitude"), None
+    scores = trial.score(trial.init(), trial.init(), None, "at-init", criterion="magnitude")
+    return trial.train(trial.rewound(), _in_rounds(trial, scores, level))
+
+
+def _in_rounds(trial: Trial, scores: Output, level: int) -> Output | None:
+    """The lowest of fixed scores go, counted as a ticket's are."""
+    mask = None
     for _ in range(level):
         mask = trial.prune(scores, mask)
-    return trial.train(trial.rewound(), mask)
+    return mask
 
 
 def weight_movement(trial: Trial, level: int, draw: int = 0) -> Stage:
@@ -91,6 +108,40 @@ def init_magnitude(trial: Trial, level: int, draw: int = 0) -> Stage:
     return trial.measure("init-magnitude", {"start": trial.init(), "mask": _measured_mask(trial, level)})
 
 
+# Two of several data orders: the first pairs need the fewest networks. Order 0 is the trial's own.
+ORDER_PAIRS = tuple((i, j) for j in range(1, 8) for i in range(j))
+
+
+def ticket_stability(trial: Trial, level: int, draw: int = 0, noise: str = "data-order") -> Stage:
+    """How far the trained ticket is from itself under another data order, or from the dense net (Frankle et al. 2019, Sec 2).
+
+    With ``data-order`` each draw is another pair of data orders, with ``pruning`` there is one draw.
+    """
+    return _stability(trial, trial.ticket(level), draw, noise)
+
+
+def random_prune_stability(trial: Trial, level: int, draw: int = 0, noise: str = "data-order") -> Stage:
+    """The same of a randomly pruned network."""
+    return _stability(trial, random_prune(trial, level), draw, noise)
+
+
+def _stability(trial: Trial, run: Stage, draw: int, noise: str) -> Stage:
+    if noise not in ("data-order", "pruning"):
+        raise UsageError(f"unknown noise {noise!r}: data-order or pruning")
+    if noise == "pruning":
+        a, b = run, trial.ticket(0)
+    else:
+        a, b = (_with_order(trial, run, order) for order in ORDER_PAIRS[draw])
+    return trial.measure("stability", {"a": a.out("state"), "b": b.out("state"), "mask": run.inputs["mask"]})
+
+
+def _with_order(trial: Trial, run: Stage, order: int) -> Stage:
+    """The same network trained with another data order."""
+    if order == 0:
+        return run
+    return trial.train(run.inputs["state"], run.inputs["mask"], optimizer=run.inputs.get("optimizer"), order=("data-order", order))
+
+
 def _measured_mask(trial: Trial, level: int) -> Output:
     """The ticket's mask, broken where the trial is a control."""
     return trial.ticket(level).inputs["mask"]
@@ -100,4 +151,5 @@ ARMS: dict[str, ArmFn] = {
     "dense": ticket, "ticket": ticket, "reinit": reinit, "random-mask": random_mask, "one-shot": one_shot,
     "one-shot-reinit": one_shot_reinit, "continued": continued, "continued-reset": continued_reset, "ticket-noise": ticket_noise,
     "magnitude-at-init": magnitude_at_init, "weight-movement": weight_movement, "init-magnitude": init_magnitude,
+    "random-prune": random_prune, "snip": snip, "ticket-stability": ticket_stability, "random-prune-stability": random_prune_stability,
 }  # fmt: skip

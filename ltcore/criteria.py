@@ -21,12 +21,15 @@ class Scored:
         start: the weights that this training run started from.
         mask: what is kept so far.
         generator: a stream of this trial, level and use.
+        gradient: the loss's gradient by the weights (masked, in training mode) on one batch of training examples; only for criteria
+            that ask for data by an attribute ``needs_gradient = True``.
     """
 
     weights: Mapping[str, Tensor]
     start: Mapping[str, Tensor]
     mask: Mapping[str, Tensor]
     generator: torch.Generator
+    gradient: Callable[[], Mapping[str, Tensor]] | None = None
 
 
 Criterion = Callable[[Scored], Mapping[str, Tensor]]
@@ -47,4 +50,15 @@ def random(s: Scored) -> dict[str, Tensor]:
     return {name: torch.rand(w.shape, generator=s.generator) for name, w in s.weights.items()}
 
 
-CRITERIA: dict[str, Criterion] = {"magnitude": magnitude, "largest": largest, "random": random}
+def snip(s: Scored) -> dict[str, Tensor]:
+    """|w · ∂L/∂w|, on one batch: how much the loss would change without the weight, to first order.
+
+    References: Lee et al. 2019, SNIP, equation 6 (their normalisation over all weights does not change the order).
+    """
+    gradient = s.gradient()
+    return {name: (w * gradient[name]).abs() for name, w in s.weights.items()}
+
+
+snip.needs_gradient = True
+
+CRITERIA: dict[str, Criterion] = {"magnitude": magnitude, "largest": largest, "random": random, "snip": snip}

@@ -7,6 +7,10 @@ class UserError(Exception):
     exit_code = 1
 
 
+class DataMissingError(UserError):
+    """A data set of which no file is there: what does not need it may run all the same."""
+
+
 class UsageError(UserError):
     """The call itself is wrong: a bad name, value or combination."""
 

@@ -52,6 +52,8 @@ class Trial:
             raise UsageError(f"data.val takes {self.recipe.data.val} of the {self.data.n_train} training examples of {self.data.name} and leaves none")
         if self.recipe.batch_size > self.n_train:
             raise UsageError(f"a batch of {self.recipe.batch_size} is larger than the {self.n_train} training examples of {self.data.name}")
+        if self.recipe.data.augment != "none" and len(self.data.input_shape) != 3:
+            raise UsageError(f"data.augment {self.recipe.data.augment!r} needs images, channels x height x width; {self.data.name} has examples of shape {self.data.input_shape}")
         if self.recipe.model.init not in INITS:
             raise UsageError(f"unknown model.init {self.recipe.model.init!r}{nearest(self.recipe.model.init, INITS)}")
         self.library.model(self.recipe.model.name)
@@ -76,16 +78,21 @@ class Trial:
         return Stage("init", {**self._net(), "path": [self.seed, *(use or ("init",))]}).out("state")
 
     def train(self, state: Output, mask: Output | None = None, *, start: int | None = None, stop: int | None = None,
-              optimizer: Output | None = None) -> Stage:  # fmt: skip
-        """Iterations [start, stop) of the recipe from ``state``; by default from the rewind step to the end."""
+              optimizer: Output | None = None, order: tuple[str | int, ...] = ()) -> Stage:  # fmt: skip
+        """Iterations [start, stop) of the recipe from ``state``; by default from the rewind step to the end.
+
+        ``order`` names another data order (and augmentation) than the trial's own.
+        """
         inputs = {"state": state} | ({"mask": mask} if mask else {}) | ({"optimizer": optimizer} if optimizer else {})
         span = {"start": self.rewind_it if start is None else start, "stop": self.length_it if stop is None else stop}
-        return Stage("train", {**self._net(), **self._training(), **span}, inputs)
+        return Stage("train", {**self._net(), **self._training(order), **span}, inputs)
 
     def score(self, weights: Output, start: Output, mask: Output | None, *use: str | int, criterion: str | None = None) -> Output:
         """One number a weight, by the recipe's criterion unless another is named."""
         name = criterion or self._criterion()
         params = {**self._net(), "criterion": {"name": name, **self.library.source("criteria", name)}, "path": [self.seed, "score", *use]}
+        if getattr(self.library.criterion(name), "needs_gradient", False):
+            params |= {k: v for k, v in self._training(("score",)).items() if k in ("data", "batch_size", "streams")}
         return Stage("score", params, {"weights": weights, "start": start} | ({"mask": mask} if mask else {})).out("scores")
 
     def prune(self, scores: Output, mask: Output | None, rates: Mapping[str, float] | None = None, scope: str | None = None) -> Output:
@@ -160,14 +167,16 @@ class Trial:
         model = asdict(self.recipe.model) | self.library.source("models", self.recipe.model.name)
         return {"model": model, "input_shape": list(self.data.input_shape), "classes": self.data.classes}
 
-    def _training(self) -> dict[str, Any]:
+    def _training(self, order: tuple[str | int, ...] = ()) -> dict[str, Any]:
         recipe, labels = self.recipe, [self.seed, "labels"] if self._labels() == "shuffled" else None
+        # Said only where it is used, so that recipes without it keep their stages.
+        augment = {"augment": [self.seed, "augment", *order]} if recipe.data.augment != "none" else {}
         data = {"name": self.data.name, "fingerprint": self.data.fingerprint, "val": recipe.data.val, "options": dict(recipe.data.options)}
         return {
             "data": data | self.library.source("datasets", self.data.name),
             "optimizer": asdict(recipe.optimizer), "batch_size": recipe.batch_size, "evaluate": asdict(recipe.evaluate),
             "precision": recipe.precision,
-            "streams": {"split": [self.seed, "split"], "order": [self.seed, "order"], "labels": labels},
+            "streams": {"split": [self.seed, "split"], "order": [self.seed, "order", *order], "labels": labels, **augment},
         }  # fmt: skip
 
     def _labels(self) -> str:

@@ -5,6 +5,7 @@ trains them as one stack; the other kinds take one.
 """
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,11 +19,12 @@ from ltcore.criteria import Scored
 from ltcore.data import Dataset
 from ltcore.errors import UserError
 from ltcore.library import Library, of_user
-from ltcore.models import draw_state, layer_kinds, layer_sizes, skeleton
+from ltcore.models import draw_state, layer_kinds, layer_sizes, skeleton, split_state
 from ltcore.pruning import prune
 from ltcore.recipe import Evaluate, Model, Optimizer
+from ltcore.training.backends import Loop
 from ltcore.training.loop import Checkpoints, Replicate, Segment, train
-from ltcore.training.supervised import Streams
+from ltcore.training.supervised import Batches, Streams, loss
 
 Tensors = dict[str, Tensor]
 
@@ -94,14 +96,33 @@ def _init(job: Job, env: Env) -> Result:
 
 
 def _score(job: Job, env: Env) -> Result:
-    names = list(layer_kinds(_module(job.params, env)))
+    module = _module(job.params, env)
+    names = list(layer_kinds(module))
     weights, start = ({n: job.inputs[role][n] for n in names} for role in ("weights", "start"))
     mask = {n: job.inputs.get("mask", {}).get(n, torch.ones_like(weights[n], dtype=torch.bool)) for n in names}
     criterion = job.params["criterion"]["name"]
     with of_user(f"criterion {criterion!r} failed", env.library.file):
-        scores = env.library.criterion(criterion)(Scored(weights, start, mask, seeds.stream(*job.params["path"])))
+        scores = env.library.criterion(criterion)(Scored(weights, start, mask, seeds.stream(*job.params["path"]), _gradient_on_batch(module, job, env, mask)))
     _check_scores(criterion, scores, weights)
     return Result({"scores": {n: s.contiguous() for n, s in scores.items()}})
+
+
+def _gradient_on_batch(module: nn.Module, job: Job, env: Env, mask: Tensors) -> Callable[[], Tensors] | None:
+    """For criteria that need data: the gradient at the masked weights on the first batch of a stream of its own, not augmented."""
+    if "data" not in job.params:
+        return None
+
+    def gradient() -> Tensors:
+        data = env.dataset(job.params["data"])
+        streams = dataclasses.replace(Streams(**job.params["streams"]), augment=None)
+        dtype = next(w.dtype for w in job.inputs["weights"].values() if w.is_floating_point())
+        batches = Batches(data, job.params["data"]["val"], job.params["batch_size"], [streams], dtype)
+        state = {n: t * mask[n].to(t.dtype) if n in mask else t for n, t in job.inputs["weights"].items()}
+        stack = {n: t[None].to(batches.device) for n, t in state.items()}
+        backend = Loop(module, *split_state(module, stack), loss)
+        return {n: g[0].cpu() for n, g in backend.grads(*batches.fetch(batches.index(0)))[1].items()}
+
+    return gradient
 
 
 def _check_scores(criterion: str, scores: Any, weights: Mapping[str, Tensor]) -> None:
@@ -225,6 +246,13 @@ def _init_magnitude(job: Job) -> list[Value]:
     return [Value("init_magnitude_excess_pct", x, condition={"layer": i}) for i, x in enumerate(excess, 1)]
 
 
+def _stability(job: Job) -> list[Value]:
+    """L2 distance and angle between two trained networks on the weights that the mask keeps (Frankle et al. 2019, Sec 2)."""
+    a, b = (torch.cat([job.inputs[role][n][m] for n, m in job.inputs["mask"].items()]).double() for role in ("a", "b"))
+    angle = math.degrees(math.atan2(float((a / a.norm() - b / b.norm()).norm()), float((a / a.norm() + b / b.norm()).norm()))) * 2
+    return [Value("stability_l2", float((a - b).norm()), "end"), Value("stability_angle_deg", angle, "end")]
+
+
 def _mask_overlap(job: Job) -> list[Value]:
     """Shared share of two masks' kept weights beside what chance gives, and their distance."""
     share, chance = masks.overlap(job.inputs["a"], job.inputs["b"])
@@ -234,6 +262,7 @@ def _mask_overlap(job: Job) -> list[Value]:
 
 MEASURES: dict[str, Callable[[Job], list[Value]]] = {
     "weight-movement": _weight_movement, "init-magnitude": _init_magnitude, "mask-overlap": _mask_overlap,
+    "stability": _stability,
 }  # fmt: skip
 
 

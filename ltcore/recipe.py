@@ -32,6 +32,7 @@ class Data:
     val: int = 0
     options: Mapping[str, Any] = field(default_factory=dict)
     labels: str = "true"  # "shuffled" is the negative control shuffled-labels
+    augment: str = "none"  # "crop-flip": see ltcore.data.augment
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ class Recipe:
 
 WORDS = {
     "optimizer.name": ("adam", "sgd"), "pruning.scope": ("layerwise", "global"), "pruning.counts": ("all-weights", "prunable"),
-    "data.labels": ("true", "shuffled"), "optimizer_state": ("fresh", "kept"),
+    "data.labels": ("true", "shuffled"), "data.augment": ("none", "crop-flip"), "optimizer_state": ("fresh", "kept"),
 }  # fmt: skip
 _POINT = re.compile(r"early-stop|end|\d+it")
 

@@ -76,14 +76,15 @@ def test_the_warm_up_is_undone():
     state = {"w": torch.ones(2, 3, device="cuda"), "count": torch.zeros((), dtype=torch.int64, device="cuda")}
     index = torch.tensor([[2], [5]], device="cuda")
 
-    def step(index, lr):
-        state["w"].add_(lr * index)
+    def step(index, lr, t):
+        state["w"].add_(lr * index + t)
         state["count"].add_(1)
         return state["w"].sum(1)
 
     captured = Captured(step, index, state)
     assert torch.equal(state["w"].cpu(), torch.ones(2, 3)) and int(state["count"]) == 0
-    assert captured(index, 0.5).tolist() == [6.0, 10.5] and captured(torch.ones_like(index), 1.0).tolist() == [9.0, 13.5]
+    zero, two = torch.tensor(0), torch.tensor(2)
+    assert captured(index, 0.5, zero).tolist() == [6.0, 10.5] and captured(torch.ones_like(index), 1.0, two).tolist() == [15.0, 19.5]
     assert int(state["count"]) == 2 and capture.WARM_UP > 0
 
 

@@ -17,7 +17,8 @@ WEIGHTS = {"a": torch.tensor([[1.0, -3.0], [0.0, -0.5]]), "b": torch.tensor([2.0
 
 def scored(seed: int = 0) -> Scored:
     full = {n: torch.ones_like(w, dtype=torch.bool) for n, w in WEIGHTS.items()}
-    return Scored(WEIGHTS, {n: w * 10 for n, w in WEIGHTS.items()}, full, seeds.stream(seed, "score"))
+    gradient = {"a": torch.tensor([[0.5, 1.0], [9.0, -2.0]]), "b": torch.tensor([-0.25, 0.0])}
+    return Scored(WEIGHTS, {n: w * 10 for n, w in WEIGHTS.items()}, full, seeds.stream(seed, "score"), lambda: gradient)
 
 
 def test_magnitude_is_the_absolute_value_of_the_final_weights():

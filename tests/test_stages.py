@@ -60,6 +60,7 @@ CHANGES = {
     "model.name": {"library": Library(models={"mine": object}), "model": Model("mine", LENET.model.init, LENET.model.options)},
     "model.init": {"model__init": "module"}, "model.options": {"model__options": {"hidden": [300, 101]}},
     "data.val": {"data__val": 5001}, "data.options": {"data__options": {"num_train": 5}}, "data.labels": {"data__labels": "shuffled"},
+    "data.augment": {"data__augment": "crop-flip"},
     "optimizer.name": {"optimizer__name": "sgd"}, "optimizer.lr": {"optimizer__lr": 1.3e-3},
     "optimizer.momentum": {"optimizer__momentum": 0.9},
     "optimizer.betas": {"optimizer__betas": (0.9, 0.99)}, "optimizer.eps": {"optimizer__eps": 1e-7},

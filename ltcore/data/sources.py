@@ -20,7 +20,7 @@ from ltcore.data.download import download_once
 from ltcore.data.files import FileSet, locate, missing
 from ltcore.data.idx import IDX_FILES, check_idx, read_idx
 from ltcore.data.mnist1d import mnist1d
-from ltcore.errors import UsageError, UserError
+from ltcore.errors import DataMissingError, UsageError, UserError
 
 VARIABLE = "LTCORE_DATA"
 _log = logging.getLogger(__name__)
@@ -142,7 +142,8 @@ def load(name: str, mode: str | Path = "auto", folder: str | Path | None = None,
     mode: "auto" takes `folder` (default $LTCORE_DATA), else an earlier or a new download, else the stand-in, and says so in `.note`;
     "local" takes the folder or an earlier download and nothing else; any other value is a folder, and only that is looked into.
     options go to the sets that are made (`num_train`, `num_test`, `seed` of mnist1d).
-    Raises UsageError for an unknown name or option, UserError for a set that is missing, incomplete or damaged.
+    Raises UsageError for an unknown name or option, UserError for a set that is incomplete or damaged,
+    DataMissingError (one of them) where no file of it is there.
     """
     source = named(name)
     if isinstance(source, Made):
@@ -158,7 +159,7 @@ def load(name: str, mode: str | Path = "auto", folder: str | Path | None = None,
         if kind == "folder" and len(absent) < len(source.files):
             raise _not_there(source, root, absent)
     if mode != "auto":
-        raise _not_there(source, candidates[0][1], list(source.files))
+        raise DataMissingError(str(_not_there(source, candidates[0][1], list(source.files))))
     root = downloads()
     if download_once(source, root) == "":
         return read(name, locate(source, root), "download")

@@ -2,7 +2,7 @@
 
 A torchvision built for another PyTorch (the wheel of the package index beside a CPU-only torch, say) cannot load its compiled operators, and
 then `import torchvision` stops with "operator torchvision::nms does not exist", raised where `torchvision._meta_registrations` describes those
-operators to the compiler. Reading data sets needs none of them. So, only when the plain import fails that way, an empty module of that name is
+operators to the compiler. Reading data sets and building classifiers need none of them. So, only when the plain import fails that way, an empty module of that name is
 put in place and the import tried once more.
 """
 
@@ -21,6 +21,12 @@ def torchvision_datasets() -> types.ModuleType:
         raise UserError(f"torchvision does not import ({error}): pip install torchvision") from error
     except RuntimeError as error:
         raise UserError(f"torchvision does not import ({error}): install the torchvision that belongs to your torch") from error
+
+
+def torchvision_models() -> types.ModuleType:
+    """The module `torchvision.models`; raises as `torchvision_datasets` does."""
+    torchvision_datasets()  # puts the empty module in place where that is needed
+    return importlib.import_module("torchvision.models")
 
 
 def shimmed() -> bool:

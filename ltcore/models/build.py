@@ -63,9 +63,10 @@ def own_state(module: nn.Module) -> State:
 def layer_kinds(module: nn.Module) -> dict[str, str]:
     """Weight name -> ``conv``, ``fc``, ``output``, ``embedding`` or ``recurrent``; biases and normalisation have no kind.
 
-    The last linear layer is the output. A module overrides this with an attribute ``layer_kinds`` {weight name: kind}.
+    The last linear layer is the output. A module overrides this, name by name, with an attribute ``layer_kinds`` {weight name: kind}
+    (our ResNets name their projections ``shortcut`` so).
     """
-    kinds = {f"{name}.weight": _KINDS[type(layer)] for name, layer in module.named_modules() if type(layer) in _KINDS}
+    kinds = {f"{name}.weight": kind for name, layer in module.named_modules() if (kind := _kind(layer))}
     for name, layer in module.named_modules():
         if isinstance(layer, _RECURRENT):
             kinds |= {f"{name}.{p}": "recurrent" for p, _ in layer.named_parameters(recurse=False) if p.startswith("weight")}
@@ -74,6 +75,12 @@ def layer_kinds(module: nn.Module) -> dict[str, str]:
     order = [name.removeprefix(".") for name, _ in module.named_parameters()]
     kinds = {name.removeprefix("."): kind for name, kind in kinds.items()} | dict(getattr(module, "layer_kinds", {}))
     return {name: kinds[name] for name in order if name in kinds}
+
+
+def _kind(layer: nn.Module) -> str | None:
+    """By the layer's own type, else by a type that it descends from (a user's subclass of ``nn.Conv2d``)."""
+    exact = _KINDS.get(type(layer))
+    return exact or next((kind for known, kind in _KINDS.items() if isinstance(layer, known)), None)
 
 
 def layer_sizes(module: nn.Module) -> dict[str, int]:

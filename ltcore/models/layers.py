@@ -1,5 +1,7 @@
-"""Layers that the engine needs in its own form."""
+"""Layers that the engine needs in its own form, and what the families of convolutional nets share."""
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -27,3 +29,23 @@ class Dropout(nn.Module):
         keep = seeds.uniform(self.counter[0], self.counter[1], x.numel()).reshape(x.shape) >= self.p
         self.counter[1].add_(1)  # in place and without a copy from the host, which a captured step can't do
         return x * keep / (1 - self.p)
+
+
+def image(input_shape: Sequence[int]) -> tuple[int, int, int]:
+    """(channels, height, width) of one example; ValueError for anything but an image."""
+    if len(input_shape) != 3:
+        raise ValueError(f"it takes images of (channels, height, width), not inputs of {len(input_shape)} dimension(s)")
+    channels, height, width = input_shape
+    return channels, height, width
+
+
+def widths(width: int, factors: Sequence[int]) -> list[int]:
+    """Channels of each stage: ``width`` times the stage's factor."""
+    if width < 1:
+        raise ValueError(f"width {width} is less than 1 channel")
+    return [width * factor for factor in factors]
+
+
+def conv3x3(inputs: int, outputs: int, stride: int = 1, bias: bool = False) -> nn.Conv2d:
+    """3x3 convolution that keeps the size of the image (at stride 1); no bias where batch norm follows."""
+    return nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=bias)

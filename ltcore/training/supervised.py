@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from ltcore import seeds
 from ltcore.data import Dataset, split
+from ltcore.data.augment import crop_flip
 
 CHUNK = {"cpu": 500, "cuda": 10_000}  # examples an evaluation pass; 500 rows of LeNet's activations stay in a core's cache
 
@@ -27,6 +28,7 @@ class Streams:
     split: Sequence[Any]
     order: Sequence[Any]
     labels: Sequence[Any] | None = None  # given: training labels are permuted (negative control)
+    augment: Sequence[Any] | None = None  # given: training images are cropped and flipped at random
 
 
 class Batches:
@@ -42,6 +44,8 @@ class Batches:
         self.per_epoch = self.train_index.shape[1] // batch_size
         if not self.per_epoch:
             raise ValueError(f"a batch of {batch_size} is larger than the training set of {self.train_index.shape[1]}")
+        keys = [seeds.stream_seed(*s.augment) % 2**31 for s in streams if s.augment is not None]
+        self.keys = torch.tensor(keys, device=self.device) if keys else None  # (R,) of the augmentation
         self._orders: dict[int, Tensor] = {}
         self._val: tuple[Tensor, Tensor] | None = None
 
@@ -55,9 +59,18 @@ class Batches:
         return self._orders[epoch][:, place * self.batch_size : (place + 1) * self.batch_size]
 
     def fetch(self, index: Tensor) -> tuple[Tensor, Tensor]:
-        """Inputs (R, B, …) and labels (R, B) of training examples (R, B)."""
+        """Inputs (R, B, …) and labels (R, B) of training examples (R, B), as they are."""
+        return self.data.prepare(self._raw(index), self.dtype), self.labels.gather(1, index)
+
+    def augmented(self, index: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        """The same for iteration t, (), with the augmentation of the recipe where there is one."""
+        if self.keys is None:
+            return self.fetch(index)
+        return self.data.prepare(crop_flip(self._raw(index), self.keys, t), self.dtype), self.labels.gather(1, index)
+
+    def _raw(self, index: Tensor) -> Tensor:
         rows = self.data.train.x.index_select(0, index.flatten())  # several times faster than x[index] for a small batch
-        return self.data.prepare(rows.view(*index.shape, *rows.shape[1:]), self.dtype), self.labels.gather(1, index)
+        return rows.view(*index.shape, *rows.shape[1:])
 
     def size(self, part: str) -> int:
         """Number of examples of ``val``, ``test`` or ``train``."""
@@ -78,6 +91,8 @@ class Batches:
 def evaluate(backend: Any, batches: Batches, part: str) -> tuple[Tensor, Tensor]:
     """Mean cross-entropy and accuracy in percent over a whole part, each (R,) float64; the last batch counts like every other."""
     n, step = batches.size(part), CHUNK[batches.device.type]
+    if batches.device.type == "cuda" and batches.data.train.x.dim() == 4:  # feature maps of a whole stack, up to 256 KiB an image and layer
+        step = max(step // (2 * len(batches.streams)), 100)
     total = torch.zeros(len(batches.streams), 2, dtype=torch.float64, device=batches.device)
     for a in range(0, n, step):
         x, y = batches.chunk(part, a, min(a + step, n))

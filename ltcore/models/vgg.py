@@ -1,0 +1,45 @@
+"""VGG for CIFAR: the convolutions of Simonyan & Zisserman 2015 with batch norm, and one linear layer at the end."""
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ltcore.models.layers import conv3x3, image, widths
+
+STAGES = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}  # depth -> convolutions in each stage
+FACTORS = (1, 2, 4, 8, 8)  # width of each stage, in units of the first
+
+
+class VGG(nn.Module):
+    """Five stages of (3x3 convolution, batch norm, ReLU); VGG-19 has 20,018,880 + 5,120 weights on CIFAR-10.
+
+    A 2x2 max-pool lies between stages, a global average pool after the fifth (Frankle & Carbin 2019, Sec 4; the depth in a name
+    counts the three linear layers of the original). Pools round sizes up, so that images below 32x32 pass; at 32x32 nothing is rounded.
+
+    Args:
+        input_shape: (channels, height, width).
+        classes: number of outputs.
+        depth: 11, 13, 16 or 19.
+        width: channels of the first stage; the others have 2, 4, 8 and 8 times as many.
+
+    Raises:
+        ValueError: another depth, a width below 1, or inputs that are not images.
+    """
+
+    def __init__(self, input_shape: Sequence[int], classes: int, depth: int = 19, width: int = 64):
+        super().__init__()
+        if depth not in STAGES:
+            raise ValueError(f"depth {depth} is not one of {', '.join(map(str, STAGES))}")
+        convs = [image(input_shape)[0], *(w for w, n in zip(widths(width, FACTORS), STAGES[depth]) for _ in range(n))]
+        self.pool_before = {sum(STAGES[depth][:stage]) for stage in range(1, len(FACTORS))}  # places of convolutions
+        self.conv = nn.ModuleList(conv3x3(a, b) for a, b in zip(convs, convs[1:]))
+        self.norm = nn.ModuleList(nn.BatchNorm2d(b) for b in convs[1:])
+        self.output = nn.Linear(convs[-1], classes)
+
+    def forward(self, x: Tensor) -> Tensor:  # (B, C, H, W) -> (B, classes)
+        for i, (conv, norm) in enumerate(zip(self.conv, self.norm)):
+            x = F.max_pool2d(x, 2, ceil_mode=True) if i in self.pool_before else x
+            x = norm(conv(x)).relu()
+        return self.output(x.mean((2, 3)))
