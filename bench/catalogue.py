@@ -8,7 +8,7 @@ from typing import Any
 from ltcore.clock import iterations
 from ltcore.recipe import changed
 from replications import papers, registry
-from replications.schema import SCALES, Experiment, Scaled
+from replications.schema import SCALES, Experiment, Paper, Scaled
 
 MEASURES = ("weight-movement", "init-magnitude")  # arms that train nothing of their own
 ON_THE_WAY = ("continued-reset",)  # arms whose mask comes from runs that stand in no table: one for each level between
@@ -25,7 +25,8 @@ def _entry(key: str, head: papers.Title) -> dict[str, Any]:
         return entry | {"status": "data only", "experiments": [], "not_covered": {}}
     paper = registry.load(key)
     experiments = [
-        {"id": e.id, "protocol": e.protocol, "condition": dict(e.condition), "scales": [_scale(e, *at, s) for at, s in e.scaled.items()]}
+        {"id": e.id, "protocol": e.protocol, "condition": dict(e.condition), "why_not_quick": e.why_not_quick,
+         "scales": [_scale(e, *at, s) for at, s in e.scaled.items()]}
         for e in paper.experiments
     ]
     return entry | {"status": "runs", "experiments": experiments, "not_covered": dict(paper.not_covered)}
@@ -62,18 +63,20 @@ def render(entries: Iterable[Mapping[str, Any]]) -> str:
 
 
 def _experiment_rows(entry: Mapping[str, Any]) -> list[list[str]]:
-    rows = {}
+    rows: dict[str, list[Mapping[str, Any]]] = {}
     for e in entry["experiments"]:
         label = e["id"] if e["id"] == e["protocol"] else f"{e['protocol']} / {e['id']}"
-        rows.setdefault(label, []).append(e["scales"])
-    return [[label, *(_cell(scales, scale) for scale in SCALES)] for label, scales in rows.items()]
+        rows.setdefault(label, []).append(e)
+    return [[label, *(_cell(experiments, scale) for scale in SCALES)] for label, experiments in rows.items()]
 
 
-def _cell(settings: list[list[Mapping[str, Any]]], scale: str) -> str:
+def _cell(experiments: list[Mapping[str, Any]], scale: str) -> str:
     """All settings of one sweep together; of several data sets the first declared."""
-    here = [next(s for s in scales if s["scale"] == scale) for scales in settings if any(s["scale"] == scale for s in scales)]
+    settings = [[s for s in e["scales"] if s["scale"] == scale] for e in experiments]
+    here = [found[0] for found in settings if found]
     if not here:
-        return "–"
+        whys = [e["why_not_quick"].partition(":")[0] for e in experiments if scale == "quick" and e["why_not_quick"]]
+        return whys[0] if whys else "–"  # the reason in full is for explain
     runs, its = sum(s["runs_at_most"] for s in here), sum(s["iterations_at_most"] for s in here)
     return f"{'* ' if here[0]['default'] else ''}{runs} runs, {_short(its)} it, {here[0]['trials']} trials"
 
@@ -92,8 +95,15 @@ def card(key: str, scale: str) -> dict[str, Any]:
         "settings": [dataclasses.asdict(s) for s in paper.settings],
         "deviations": [dataclasses.asdict(d) for d in paper.deviations],
         "experiments": [e for experiment in paper.experiments for e in _recipes(experiment, scale)],
-        "not_covered": dict(paper.not_covered), "notes": list(data.notes), "missing": list(data.missing),
+        "not_covered": _not_at(paper, scale) | dict(paper.not_covered), "notes": list(data.notes), "missing": list(data.missing),
     }  # fmt: skip
+
+
+def _not_at(paper: Paper, scale: str) -> dict[str, str]:
+    """Experiments that the scale lacks for a reason."""
+    if scale != "quick":
+        return {}
+    return {e.protocol: e.why_not_quick for e in paper.experiments if e.why_not_quick and not any(at == scale for at, _ in e.scaled)}
 
 
 def _recipes(experiment: Experiment, scale: str) -> list[dict[str, Any]]:

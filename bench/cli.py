@@ -166,13 +166,14 @@ def ticket(action: Annotated[str, typer.Argument(metavar="show|export")], file: 
     ticket_verb.run(action, file, ticket_verb.Which(paper, experiment, arm, level, trial, scale), store, as_json)
 
 
-@app.command(epilog=_examples("perf", "perf --seconds 5 --json"))
-def perf(seconds: Annotated[float, typer.Option("--seconds", min=0.1, help="Time spent on each figure.")] = 4.0, device: DeviceOpt = "auto",
-         as_json: JsonOpt = False) -> None:  # fmt: skip
+@app.command(epilog=_examples("perf --model resnet20", "perf --seconds 5 --json"))
+def perf(model: Annotated[str, typer.Option("--model", help="lenet, conv2, resnet20 or vgg19.")] = "lenet",
+         seconds: Annotated[float, typer.Option("--seconds", min=0.1, help="Time spent on each figure.")] = 4.0,
+         device: DeviceOpt = "auto", as_json: JsonOpt = False) -> None:  # fmt: skip
     """Throughput of the engine beside a usual DataLoader loop, a plain in-memory loop and the machine's own ceiling."""
     from bench import perf as bench_perf
 
-    bench_perf.run(seconds, device, as_json)
+    bench_perf.run(seconds, device, as_json, model)
 
 
 @app.command(epilog=_examples("doctor", "doctor --store my-store"))

@@ -5,7 +5,7 @@ The result is plain JSON values: no NaN, no wall-clock, the order of the paper's
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -30,11 +30,11 @@ def compare(paper: PaperData, measurements: Iterable[Measurement], run: RunInfo)
         (`bench.statistics.agrees`; None where not comparable).
     """
     join = Join(paper, measurements, run)
-    gates = {g.protocol: g for g in verdicts.gate_results(join)}
+    gates = verdicts.gate_results(join)
     return tidy({"paper": paper.key, "scale": run.scale,
                  "rows": [_row(r, join, gates) for r in paper.published],
                  "claims": verdicts.judge(paper, join),
-                 "gates": [g.shown for g in gates.values()],
+                 "gates": [g.shown() for g in gates],
                  "curves": [_curve(c, join) for c in paper.figure_data],
                  "provenance": run.provenance})
 
@@ -51,7 +51,7 @@ def tidy(value: Any) -> Any:
 
 
 # ---- rows -------------------------------------------------------------------------------------------------------
-def _row(row: Row, join: Join, gates: Mapping[str, verdicts.Gate]) -> dict[str, Any]:
+def _row(row: Row, join: Join, gates: Sequence[verdicts.Gated]) -> dict[str, Any]:
     tried = [(p, find_row(row, p, join)) for p in row.protocols]
     protocol, found = next(((p, f) for p, f in tried if f.status == "measured"), _closest(tried))
     out = {"id": row.id, "protocol": row.protocol, "condition": row.condition, "metric": row.metric, "published": row.value,
@@ -63,21 +63,21 @@ def _row(row: Row, join: Join, gates: Mapping[str, verdicts.Gate]) -> dict[str, 
 
 def _closest(tried: list[tuple[str, Found]]) -> tuple[str, Found]:
     """Of the protocols without a measurement, the one that was at least run; all reasons where they differ."""
-    protocol, found = min(tried, key=lambda t: t[1].status != "not-run")
+    protocol, found = min(tried, key=lambda t: t[1].status == "not-run")
     reasons = dict.fromkeys(f.why for _, f in tried)
     return protocol, Found({}, found.status, found.why if len(reasons) == 1 else "; ".join(f"{p}: {f.why}" for p, f in tried))
 
 
-def _beside(row: Row, protocol: str, trials: Series, join: Join, gates: Mapping[str, verdicts.Gate]) -> dict[str, Any]:
+def _beside(row: Row, protocol: str, trials: Series, join: Join, gates: Sequence[verdicts.Gated]) -> dict[str, Any]:
     """The measured half of a row: summary over the trials that count, and whether it may be held against the number."""
     good = [v for _, v in sorted(trials.items()) if not v.failed]
     if not good:
         return {"status": "measured", "why_not": _notes(trials, join, protocol) or "no trial counts"}
     values, resolution = np.array([v.value for v in good]), max(v.resolution for v in good)
     why = [join.run.comparable.get(protocol, "not declared comparable")]
-    gate = gates.get(protocol)
-    if gate and gate.passed is False and row.condition.get("arm") != "dense":
-        why.append(gate.why)
+    if row.condition.get("arm") != "dense":
+        sides = [row.condition, *([versus(row.condition)] if isinstance(row.condition.get("versus"), Mapping) else [])]
+        why += dict.fromkeys(verdicts.gate_problem(gates, protocol, side) for side in sides)
     comparable, notes = not any(why), _notes(trials, join, protocol)
     agrees = st.agrees(values, resolution, row.value, row.n, row.relation or "=") if comparable and not notes else None
     few = "one trial has no interval" if comparable and not notes and agrees is None else ""
@@ -116,8 +116,20 @@ CONTRASTS = (_Contrast("_gain_pp", False, False), _Contrast("_drop_pp", False, T
 _BASE_ENDINGS = ("", "_pct", "_deg")
 
 
+_OFF_A_CURVE = "read off a curve of means, no number of single trials: "
+# Numbers that no trial has, and what says the same of our runs.
+OF_SEVERAL = {
+    "smallest_matching_weights_remaining_pct": _OFF_A_CURVE + "the sparsest matching level is given with its interval beside the tables",
+    **dict.fromkeys(("rewind_above_dense_it", "rewind_above_dense_ep", "rewind_reaching_dense_ep", "rewind_reaching_dense_pct",
+                     "rewind_point_pct"), _OFF_A_CURVE + "the claims on rewinding test it"),
+    "networks_trained_count": "says how much the paper ran",
+}
+
+
 def find_row(row: Row, protocol: str, join: Join) -> Found:
     """The per-trial values a published row speaks of; comparisons (``versus``) are computed trial by trial."""
+    if row.metric in OF_SEVERAL and join.metrics(protocol):
+        return Found({}, "not-covered", OF_SEVERAL[row.metric])
     want = {k: v for k, v in row.condition.items() if k != "at"}
     direct = join.find(protocol, row.metric, row.condition.get("at"), want)
     contrast = next((c for c in CONTRASTS if row.metric.endswith(c.ending)), None)

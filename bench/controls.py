@@ -60,7 +60,7 @@ def _pair(paper: Paper, data: PaperData, control: Control, store: Store) -> Iter
     for claim_id in control.claims:
         # The pair is judged by its tests alone: that a miniature is not the paper's scale holds for both sides alike.
         claim = claims.by_id(data, claim_id).model_copy(update={"needs_paper_scale": False})
-        sides = [verdicts.judge_claim(claim, data, join, {}) for join in (whole, broken)]
+        sides = [verdicts.judge_claim(claim, data, join, ()) for join in (whole, broken)]
         yield _verdict(control, claim_id, sides, [_below(p, whole, broken) for p in claims.parts(claims.tree(claim))])
 
 

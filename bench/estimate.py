@@ -9,13 +9,13 @@ from typing import Any
 
 import torch
 from tabulate import tabulate
+from torch.utils.flop_counter import FlopCounterMode
 
 from bench import duration
 from bench.plan import Plan, iterations, todo
 from bench.store import Store
 from bench.threads import threads
 from bench.verbs import STACK
-from ltcore import data as sets
 from ltcore import kinds
 from ltcore.data import Dataset, Split
 from ltcore.library import Library
@@ -41,7 +41,7 @@ class Cost:
     step_s: float
     example_s: float
     stack: int
-    size: int  # weights × batch, by which it is scaled
+    size: int  # multiply-adds of a batch on its way forward, by which it is scaled
 
 
 def summary(plan: Plan, store: Store | None, device: str, workers: int) -> dict[str, Any]:
@@ -55,7 +55,7 @@ def summary(plan: Plan, store: Store | None, device: str, workers: int) -> dict[
     seconds = {s: _stage_s(s, costs[_key(s)], plan) for s in training}
     work, chain = sum(t / costs[_key(s)].stack for s, t in seconds.items()), longest_chain(seconds)
     return {
-        "paper": plan.paper.key, "scale": plan.flags.scale, "data": plan.data.name, "data_source": plan.data.source, "notes": list(plan.notes),
+        "paper": plan.paper.key, "scale": plan.flags.scale, "data": plan.data_names, "data_source": _sources(plan), "notes": list(plan.notes),
         "device": device, "workers": workers, "stages": _counts(plan.stages, left), "iterations": iterations(left),
         "ms_per_iteration": 1000 * work / max(iterations(left), 1), "longest_chain_s": chain, "seconds": max(work / workers, chain),
     }  # fmt: skip
@@ -80,6 +80,10 @@ def _time(s: Mapping[str, Any]) -> str:
     return f"{each}: about {duration.text(s['seconds'])} on {where}, start-up not counted"
 
 
+def _sources(plan: Plan) -> str:
+    return ", ".join(dict.fromkeys(d.source for d in plan.sets.values()))
+
+
 def _counts(stages: Sequence[Stage], left: Sequence[Stage]) -> dict[str, dict[str, int]]:
     every, open_ = Counter(s.kind for s in stages), Counter(s.kind for s in left)
     return {k: {"total": every[k], "done": every[k] - open_[k], "to_do": open_[k]} for k in KINDS if every[k]}
@@ -89,7 +93,8 @@ def _counts(stages: Sequence[Stage], left: Sequence[Stage]) -> dict[str, dict[st
 def _stage_s(stage: Stage, cost: Cost, plan: Plan) -> float:
     """Steps, evaluations of the validation part, and the reads of whole parts that the protocol names."""
     its, evaluate, val = iterations([stage]), stage.params["evaluate"], stage.params["data"]["val"]
-    reads = val * (its // evaluate["every_it"] + 2) + len(plan.data.test) * len(evaluate["test"]) + len(plan.data.train) * len(evaluate["train"])
+    data = plan.sets[stage.params["data"]["fingerprint"]]
+    reads = val * (its // evaluate["every_it"] + 2) + len(data.test) * len(evaluate["test"]) + len(data.train) * len(evaluate["train"])
     return its * cost.step_s + reads * cost.example_s
 
 
@@ -123,7 +128,7 @@ def _key(stage: Stage) -> str:
 
 
 def _costs(training: Sequence[Stage], plan: Plan, device: str) -> dict[str, Cost]:
-    """The kinds with most iterations are timed, the others scaled from the first by weights and batch."""
+    """The kinds with most iterations are timed, the others scaled from the first by their multiply-adds."""
     groups: dict[str, list[Stage]] = {}
     for stage in training:
         groups.setdefault(_key(stage), []).append(stage)
@@ -141,7 +146,11 @@ def _scaled(costs: Mapping[str, Cost], stage: Stage, library: Library) -> Cost:
 
 
 def _size(stage: Stage, library: Library) -> int:
-    return sum(layer_sizes(skeleton(*_net(stage, library))).values()) * stage.params["batch_size"]
+    """Multiply-adds of a batch on its way forward; nothing is computed (the tensors are torch's "meta")."""
+    inputs = torch.empty(2, *stage.params["input_shape"], device="meta")  # two examples: batch norm wants more than one
+    with FlopCounterMode(display=False) as counter:
+        skeleton(*_net(stage, library)).to("meta")(inputs)
+    return counter.get_total_flops() // (2 * len(inputs)) * stage.params["batch_size"]
 
 
 def _net(stage: Stage, library: Library) -> tuple[Any, Model, Sequence[int], int]:
@@ -153,7 +162,7 @@ def _net(stage: Stage, library: Library) -> tuple[Any, Model, Sequence[int], int
 def _timed(stage: Stage, plan: Plan, library: Library, device: str, stack: int) -> Cost:
     """Times whole segments and takes differences, so that only steps, or only evaluations, are left."""
     net = _net(stage, library)
-    module, state, data = skeleton(*net), draw_state(*net, [0, "estimate"]), _data(stage, plan, library).to(device)
+    module, state, data = skeleton(*net), draw_state(*net, [0, "estimate"]), _data(stage, plan).to(device)
     mask = {n: torch.ones(state[n].shape, dtype=torch.bool) for n in layer_sizes(module)}
     copies = [Replicate(state, mask, Streams([0, "split"], [0, "order"]))] * stack
     segment = dataclasses.replace(kinds.segment(stage.params), start=0, evaluate=Evaluate(2 * MOST_STEPS, ()))
@@ -182,14 +191,8 @@ def _step_s(spent_s: Callable[[int], float], one: float) -> float:
         steps *= 4
 
 
-def _data(stage: Stage, plan: Plan, library: Library) -> Dataset:
-    """Some of the plan's own examples or a user's; noise of the right shape where they are another set's."""
-    p, name = stage.params, stage.params["data"]["name"]
-    if name in library.datasets:
-        return sets.from_user(name, library.datasets[name](**p["data"]["options"]))
-    n = max(EXAMPLES, 2 * p["batch_size"])
-    x, y = plan.data.train.x[:n], plan.data.train.y[:n]
-    if name != plan.data.name:
-        x, y = torch.rand(n, *p["input_shape"]), torch.arange(n) % p["classes"]
-    split = Split(x, y)
-    return sets.build("timed", split, split, p["classes"], source="timing", scale=plan.data.scale if name == plan.data.name else 1.0)
+def _data(stage: Stage, plan: Plan) -> Dataset:
+    """Some of the examples that the stage trains on."""
+    data, n = plan.sets[stage.params["data"]["fingerprint"]], max(EXAMPLES, 2 * stage.params["batch_size"])
+    some = Split(data.train.x[:n], data.train.y[:n])
+    return dataclasses.replace(data, train=some, test=some)

@@ -30,6 +30,7 @@ class Options:
     Args:
         stack: most replicates trained as one; 1 on CPU, where stacking does not pay.
         max_time_s: stop cleanly after so long. keep: ``needed`` or ``all`` artefacts.
+        executor: ``local``, or ``ray``: there device ``auto`` is allowed, and device, workers and stack become those of the cluster.
     """
 
     device: str = "cpu"
@@ -38,6 +39,7 @@ class Options:
     max_time_s: float | None = None
     keep: str = "needed"
     report: Callable[[Progress], None] = lambda progress: None
+    executor: str = "local"
 
 
 @dataclass
@@ -80,7 +82,7 @@ def execute(plan: Plan, store: Store, options: Options) -> Outcome:
     progress, failures = Progress(), {}
     if not left:
         return Outcome(False, failures, 0)
-    with _pool(plan, store, options) as pool:
+    with _pool(plan, store, options) as (pool, options):
         try:
             while left:
                 progress.expect(left)
@@ -124,8 +126,11 @@ class _Run:
     def loop(self, pool: concurrent.futures.Executor) -> None:
         running: dict[concurrent.futures.Future, list[Stage]] = {}
         while True:
-            while len(running) < self.options.workers and not self.late() and not self.replan and (batch := self._next()):
+            while len(running) < self.options.workers and not self.late() and not self.replan and (batch := self._next(self.options.workers - len(running))):
                 running[pool.submit(work, self._task(batch))] = batch
+            for future in [f for f in running if self.late() and f.cancel()]:  # no worker has begun it, and a busy cluster may not for long
+                del running[future]
+                self.stopped = True
             if not running and (self.late() or self.replan or not (self.ready or self.busy)):
                 break
             done, _ = concurrent.futures.wait(running, timeout=RETRY_S, return_when=concurrent.futures.FIRST_COMPLETED)
@@ -137,8 +142,8 @@ class _Run:
     def late(self) -> bool:
         return self.stopped or (self.deadline is not None and time.time() > self.deadline)
 
-    def _next(self) -> list[Stage]:
-        """The most important ready stage, and on a GPU others that can be stacked with it."""
+    def _next(self, free: int) -> list[Stage]:
+        """The most important ready stage, and on a GPU others that can be stacked with it: a fair share where several workers are free."""
         now = time.monotonic()
         for stage in [s for s, due in self.busy.items() if due <= now]:
             self._push(stage)
@@ -149,7 +154,8 @@ class _Run:
         if first.kind != "train" or self.options.stack == 1:
             return [first]
         key = _stack_key(first)
-        alike = [entry for entry in sorted(self.ready) if entry[2].kind == "train" and _stack_key(entry[2]) == key][: self.options.stack - 1]
+        alike = [entry for entry in sorted(self.ready) if entry[2].kind == "train" and _stack_key(entry[2]) == key]
+        alike = alike[: min(self.options.stack, -(-(len(alike) + 1) // free)) - 1]
         self.ready = [entry for entry in self.ready if entry not in alike]
         heapq.heapify(self.ready)
         return [first, *(stage for _, _, stage in alike)]
@@ -171,6 +177,8 @@ class _Run:
             outcome = str(error)
         except concurrent.futures.process.BrokenProcessPool as error:
             raise UserError("a worker process died (out of memory?); what is done is kept, run the same command again") from error
+        except concurrent.futures.BrokenExecutor as error:
+            raise UserError(str(error)) from error
         if isinstance(outcome, str):
             for stage in batch:
                 self._fail(stage, outcome)
@@ -248,7 +256,13 @@ def _missing(stage: Stage, left: Mapping[Stage, frozenset[str]], seen: Mapping[S
 
 @contextlib.contextmanager
 def _pool(plan: Plan, store: Store, options: Options):
-    """Worker processes, started afresh (not forked: torch has threads), each with one thread on CPU."""
+    """Worker processes, started afresh (not forked: torch has threads), each with one thread on CPU; and the options that hold there."""
+    if options.executor == "ray":
+        from bench import ray_executor
+
+        with ray_executor.pool(plan, store, options) as opened:
+            yield opened
+        return
     setup = (os.getpid(), str(store.root), options.device, plan.flags.with_file, plan.flags.data)
     environment = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"} if options.device == "cpu" else {}
     before = {k: os.environ.get(k) for k in environment}
@@ -257,7 +271,7 @@ def _pool(plan: Plan, store: Store, options: Options):
     pool = concurrent.futures.ProcessPoolExecutor(options.workers, context, initializer=begin, initargs=setup)
     try:
         with pool:
-            yield pool
+            yield pool, options
     finally:
         for k, v in before.items():
             os.environ.pop(k) if v is None else os.environ.__setitem__(k, v)

@@ -43,13 +43,22 @@ class Measurement:
 
 @dataclass(frozen=True)
 class Gate:
-    """The band in which the dense network's mean must lie before ticket rows count."""
+    """The band in which the dense network's mean must lie before ticket rows count.
+
+    ``condition`` says of which part of the protocol (``{"variant": "vgg19-lr0.1"}``): that dense net is meant, and rows and parts of
+    claims that name another value of these keys are not held to it.
+    """
 
     metric: str
     at: str | None
     low: float
     high: float
     source: str
+    condition: Mapping[str, Any] = field(default_factory=dict)
+
+    def speaks_of(self, want: Mapping[str, Any]) -> bool:
+        """Whether a wanted thing of the protocol falls under this band; one that leaves a key open does."""
+        return all(want.get(k, v) == v for k, v in self.condition.items())
 
 
 @dataclass(frozen=True)
@@ -57,10 +66,12 @@ class RunInfo:
     """What was run, from the manifest; all mappings are keyed by protocol id.
 
     Args:
-        n: declared number of trials.
-        comparable: empty where rows may be compared number by number, else the reason why not.
+        n: declared number of trials: the smallest among the protocol's experiments. It is fixed before the run, so trials beyond
+            it are left out without a look at them, and no trial that was never planned counts as missing.
+        comparable: empty where rows may be compared number by number, else the reason why not; one that holds for some of the
+            protocol's experiments counts for all.
         not_run: why nothing of a protocol was run at this scale.
-        gates: dense bands, tested only where rows are comparable.
+        gates: dense bands, one or more a protocol, tested only where rows are comparable.
         looks: above 1 where trials were added after a look (each look then uses alpha = .02).
     """
 
@@ -69,6 +80,6 @@ class RunInfo:
     n: Mapping[str, int]
     comparable: Mapping[str, str]
     not_run: Mapping[str, str]
-    gates: Mapping[str, Gate] = field(default_factory=dict)
+    gates: Mapping[str, tuple[Gate, ...]] = field(default_factory=dict)
     looks: int = 1
     provenance: Mapping[str, Any] = field(default_factory=dict)

@@ -2,17 +2,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from bench.flags import Flags
+from bench.joins import NOT_CONDITIONS, OF_PRUNED
 from bench.measurement import Gate, Measurement, RunInfo
 from bench.store import Store
 from ltcore.errors import UserError
 from replications import papers
 from replications.papers import PaperData
 from replications.schema import Paper
+
+
+# Conditions whose networks or rates are not the protocol's own, so that its ladder of percentages is not theirs.
+OWN_RATES = {"network", "rate_per_round", "conv_rate_per_round", "pruned"}
 
 
 def read(manifest: Mapping[str, Any], store: Store, data: PaperData) -> list[Measurement]:
@@ -41,7 +46,7 @@ def _counted(data: PaperData, protocol: str) -> str:
 
 def _percent(point: Mapping[str, Any], data: PaperData, density: float | None, own_net: bool) -> dict[str, float]:
     """The percentage of a level: the ladder's where this is the protocol's own network and rates, else the measured one."""
-    level, special = point["condition"].get("level"), own_net or {"network", "rate_per_round"} & set(point["condition"])
+    level, special = point["condition"].get("level"), own_net or OWN_RATES & set(point["condition"])
     if level is None:
         return {}
     ladder = {} if special else data.ladder(point["protocol"])
@@ -52,48 +57,92 @@ def _percent(point: Mapping[str, Any], data: PaperData, density: float | None, o
 
 def run_info(manifest: Mapping[str, Any], store: Store, paper: Paper, data: PaperData) -> RunInfo:
     """What was run, whether it may be compared number by number, and where it comes from."""
-    protocols = [p["id"] for p in data.protocols if p.get("experiment", True)]
-    ran = {e["protocol"]: e for e in manifest["experiments"].values()}
-    n = {protocol: e["trials"] for protocol, e in ran.items()}
-    comparable = {protocol: _why_not(manifest, ran[protocol]) for protocol in ran}
-    not_run = {p: _not_run(p, manifest, paper) for p in protocols if p not in ran}
-    gates = {e.protocol: gate for e in paper.experiments if e.gate and e.protocol in ran and (gate := _gate(e.gate, data))}
-    return RunInfo(paper.key, manifest["scale"], n, comparable, not_run, gates, manifest.get("looks", 1), _provenance(manifest, store, paper))
+    ran = _by_protocol(manifest)
+    n = {protocol: min(e["trials"] for e in experiments) for protocol, experiments in ran.items()}
+    comparable = {protocol: _why_not(manifest, experiments) for protocol, experiments in ran.items()}
+    not_run = {p["id"]: _not_run(p["id"], manifest, paper) for p in data.protocols if p.get("experiment", True) and p["id"] not in ran}
+    return RunInfo(paper.key, manifest["scale"], n, comparable, not_run, _gates(manifest, paper, data), manifest.get("looks", 1),
+                   _provenance(manifest, store, paper))
 
 
-def _why_not(manifest: Mapping[str, Any], experiment: Mapping[str, Any]) -> str:
-    reasons = []
-    if manifest["scale"] != "paper":
-        reasons.append(f"scale {manifest['scale']}: {experiment['recipe']['length'].replace('it', ' iterations')}")
-    own, common = experiment["data"]["name"], manifest["data"]
-    if common["fallback_for"] or own != common["name"]:
-        reasons.append(f"data: {own} instead of {manifest['wanted']}")
-    elif manifest["scale"] == "smoke":
-        reasons.append(f"data: smoke always runs on {own}")
+def _by_protocol(manifest: Mapping[str, Any]) -> dict[str, list[Mapping[str, Any]]]:
+    """The experiments that were run, by protocol."""
+    ran: dict[str, list[Mapping[str, Any]]] = {}
+    for e in manifest["experiments"].values():
+        ran.setdefault(e["protocol"], []).append(e)
+    return ran
+
+
+def _why_not(manifest: Mapping[str, Any], experiments: Iterable[Mapping[str, Any]]) -> str:
+    """All that keeps a protocol's rows from being compared number by number; what holds for one of its experiments counts for all."""
+    reasons = [reason for e in experiments for reason in _of_experiment(manifest, e)]
     if manifest["flags"]["sets"]:
         reasons.append("--set " + " ".join(manifest["flags"]["sets"]))
     if manifest["flags"]["with_file"]:
         reasons.append(f"--with {Path(manifest['flags']['with_file']).name}")
-    return "; ".join(reasons)
+    return "; ".join(dict.fromkeys(reasons))
+
+
+def _of_experiment(manifest: Mapping[str, Any], experiment: Mapping[str, Any]) -> Iterable[str]:
+    if manifest["scale"] != "paper":
+        yield f"scale {manifest['scale']}: {experiment['recipe']['length'].replace('it', ' iterations')}"
+    data = _data_of(experiment, manifest)
+    if data["fallback_for"] or data["name"] != data["found"]:
+        yield f"data: {data['name']} instead of {data['wanted']}"
+    elif manifest["scale"] == "smoke":
+        yield f"data: smoke always runs on {data['name']}"
+
+
+def _data_of(experiment: Mapping[str, Any], manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """An experiment's data. Older manifests, with one set a paper, say of the whole run what was wanted and what was found."""
+    data = dict(experiment["data"])
+    if "found" in data:
+        return data
+    common = manifest["data"]
+    return common | data | {"found": common["name"], "wanted": manifest["wanted"]}
 
 
 def _not_run(protocol: str, manifest: Mapping[str, Any], paper: Paper) -> str:
     if protocol in paper.not_covered:
         return paper.not_covered[protocol]
-    mine = [e for e in paper.experiments if e.protocol == protocol]
+    mine, scale = [e for e in paper.experiments if e.protocol == protocol], manifest["scale"]
     if not mine:
         return "no experiment of this program runs it yet"
+    if protocol in manifest.get("skipped", {}):
+        return manifest["skipped"][protocol]
+    if not any(at == scale for e in mine for at, _ in e.scaled):
+        said = paper.why_not(protocol, scale)
+        return f"not declared at scale {scale}" if said == "not declared" else said
     if manifest["flags"]["experiments"]:
         return "not among the experiments asked for"
-    return f"not part of scale {manifest['scale']}: name it with --experiment {mine[0].id}"
+    return f"not part of scale {scale}: name it with --experiment {mine[0].id}"
+
+
+# ---- the dense gate ------------------------------------------------------------------------------------------
+LEAST_HALF_WIDTH = 0.3  # ours: three units of the one decimal to which the papers print accuracies; half-widths of 0.0 are printed too
+
+
+def _gates(manifest: Mapping[str, Any], paper: Paper, data: PaperData) -> dict[str, tuple[Gate, ...]]:
+    """The bands of each protocol, of the experiments that were run; each row once."""
+    ids = {(e.protocol, e.gate): None for e in paper.experiments if e.gate and e.label in manifest["experiments"]}
+    found = [(protocol, gate) for protocol, row in ids if (gate := _gate(row, data))]
+    return {protocol: tuple(g for p, g in found if p == protocol) for protocol, _ in found}
 
 
 def _gate(row_id: str, data: PaperData) -> Gate | None:
-    """The band of the dense network: the range over the paper's own trials."""
+    """The band of the dense network: the range over the paper's own trials, or what it prints around the mean, at least `LEAST_HALF_WIDTH`.
+
+    None where the row has no spread, or one that is no range (an sd).
+    """
     row = next((r for r in data.published if r.id == row_id), None)
-    if row is None or row.spread is None or row.spread.min is None:
+    if row is None or row.spread is None:
         return None
-    return Gate(row.metric, row.condition.get("at"), row.spread.min, row.spread.max, f"{row.id}: {row.source}")
+    low, high = row.spread.min, row.spread.max
+    if low is None and row.spread.kind in ("half-width", "unknown"):
+        half = max(row.spread.value, LEAST_HALF_WIDTH)
+        low, high = round(row.value - half, 6), round(row.value + half, 6)
+    condition = {k: v for k, v in row.condition.items() if k not in {"arm", "at", *NOT_CONDITIONS, *OF_PRUNED}}
+    return None if low is None else Gate(row.metric, row.condition.get("at"), low, high, f"{row.id}: {row.source}", condition)
 
 
 def _provenance(manifest: Mapping[str, Any], store: Store, paper: Paper) -> dict[str, Any]:
@@ -107,12 +156,18 @@ def _provenance(manifest: Mapping[str, Any], store: Store, paper: Paper) -> dict
 def _data(manifest: Mapping[str, Any]) -> dict[str, Any]:
     """The data of the run, with the fingerprint of what was trained on (a miniature's options make another set of the same name).
 
-    Keyed by protocol where one of them ran on another set (a user's own).
+    Keyed by protocol where protocols ran on different sets; within a protocol too where its experiments did.
     """
-    common = manifest["data"]
-    used = {e["protocol"]: (common if e["data"]["name"] == common["name"] else {}) | e["data"] for e in manifest["experiments"].values()}
+    told = {p: [_told(_data_of(e, manifest)) for e in experiments] for p, experiments in _by_protocol(manifest).items()}
+    used = {protocol: _distinct(data) for protocol, data in told.items()}
     first = next(iter(used.values()))
-    return dict(first) if first["name"] == common["name"] and all(d == first for d in used.values()) else used
+    return first if "note" in first and all(d == first for d in used.values()) else used
+
+
+def _told(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Of another set than the scale's (a user's own) only what it is: it stands in for nothing."""
+    kept = ("name", "source", "fingerprint", *(("fallback_for", "note") if data["name"] == data["found"] else ()))
+    return {k: data[k] for k in kept}
 
 
 def _distinct(values: Any) -> Any:

@@ -19,6 +19,7 @@ from bench import contenders
 from bench.threads import threads
 from bench.verbs import device_of, workers
 
+LENET = "lenet"
 TURN_S = 0.2  # long beside a step, short beside the machine's drift
 LOADERS = [(workers, normalize) for normalize in (True, False) for workers in (0, 2)]
 STACKS = (1, 16, 64, 128, 256)
@@ -29,10 +30,16 @@ PASSES = 10
 Row = dict[str, Any]
 
 
-def run(seconds: float, device: str, as_json: bool) -> None:
+def run(seconds: float, device: str, as_json: bool, model: str = LENET) -> None:
     """Measures and prints. ``seconds`` is the time for each figure."""
-    figures = measure(seconds, device_of(device))
-    print(json.dumps(figures, indent=1, allow_nan=False) if as_json else render(figures))
+    device = device_of(device)
+    if model == LENET:
+        figures, text = measure(seconds, device), render
+    else:
+        from bench import perf_conv
+
+        figures, text = perf_conv.measure(model, seconds, device), perf_conv.render
+    print(json.dumps(figures, indent=1, allow_nan=False) if as_json else text(figures))
 
 
 def measure(seconds: float, device: str) -> dict[str, Any]:
@@ -54,7 +61,7 @@ def one_core(seconds: float, cores: int) -> dict[str, Any]:
             "engine": contenders.engine(data, one), "products": contenders.products(), "evaluation": contenders.evaluation(data, one[0]),
             "plain": contenders.plain(data), **{_loader_id(*which): contenders.dataloader(data, *which) for which in LOADERS},
         }  # fmt: skip
-        ms = _medians_ms(loops, seconds)
+        ms = medians_ms(loops, seconds)
     ms["engine-evaluated"] = ms["engine"] + ms["evaluation"] / contenders.EVALUATE_EVERY_IT
     used = {_loader_id(n, normalize): min(n + 1, cores) for n, normalize in LOADERS}
     rows = [_row(name, what, ms, used.get(name, 1)) for name, what in _names().items()]
@@ -82,15 +89,20 @@ def _row(name: str, what: str, ms: Mapping[str, float], cores: int) -> Row:
     }  # fmt: skip
 
 
-def _medians_ms(loops: Mapping[str, contenders.Contender], seconds: float) -> dict[str, float]:
+def medians_ms(loops: Mapping[str, contenders.Contender], seconds: float) -> dict[str, float]:
     """Milliseconds a step of each, the median over turns."""
-    turns = max(1, round(seconds / TURN_S))
+    found = turns_ms(loops, seconds, max(1, round(seconds / TURN_S)))
+    return {name: statistics.median(ms) for name, ms in found.items()}
+
+
+def turns_ms(loops: Mapping[str, contenders.Contender], seconds: float, turns: int) -> dict[str, list[float]]:
+    """Milliseconds a step of each, turn for turn; they take turns."""
     found: dict[str, list[float]] = {name: [] for name in loops}
     for _ in range(turns):
         for name, loop in loops.items():
             steps, spent_s = loop(seconds / turns)
             found[name].append(1000 * spent_s / steps)
-    return {name: statistics.median(ms) for name, ms in found.items()}
+    return found
 
 
 # ---- all cores -----------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.flags import Flags
+from bench.selection import select
 from bench.store import MANIFEST, Store
 from ltcore import arms as core_arms
 from ltcore.data import Dataset
@@ -42,57 +43,57 @@ class Plan:
 
     paper: Paper
     flags: Flags
-    data: Dataset
+    sets: Mapping[str, Dataset]  # by fingerprint: what is trained on, in the order of the experiments
     points: tuple[Point, ...]
-    about: Mapping[str, Any]  # {experiment: {trials, levels, recipe, changes}}
+    about: Mapping[str, Any]  # {experiment: {protocol, condition, trials, levels, recipe, data}}
     notes: tuple[str, ...] = ()
     stages: tuple[Stage, ...] = field(default=(), repr=False)  # parents first
+    skipped: Mapping[str, str] = field(default_factory=dict)  # protocol -> why its data kept it from running
+
+    @property
+    def data_names(self) -> str:
+        """Names of the data sets, for people."""
+        return ", ".join(dict.fromkeys(d.name for d in self.sets.values()))
 
 
 def make(paper: Paper, flags: Flags) -> Plan:
-    """The graph of a run. Reads the data set (its fingerprint is in every hash); trains nothing.
+    """The graph of a run. Reads the data sets of its experiments (their fingerprints are in the hashes); trains nothing.
 
     Raises:
         UsageError: a name or value of the flags is wrong. UserError: data are missing or damaged.
     """
     library = load_library(flags.with_file)
-    data = _resolve_data(paper, flags)
-    chosen = _chosen(paper, flags, data.name)
+    selection = select(paper, flags)
     sets = [_parse_set(text, paper) for text in flags.sets]
     points: list[Point] = []
     about: dict[str, Any] = {}
     sets_used: dict[str, Dataset] = {}
-    for experiment, scaled in chosen:
+    for c in selection.chosen:
+        experiment, scaled = c.experiment, c.scaled
         recipe = changed(changed(experiment.recipe, scaled.changes), _sets_for(experiment, sets))
         key = canonical([recipe.data.name, recipe.data.options])
-        used = sets_used[key] = sets_used.get(key) or _dataset(recipe.data.name, recipe.data.options, flags, library, data)
+        used = sets_used[key] = sets_used.get(key) or _dataset(recipe.data.name, recipe.data.options, flags, library, c.data)
         facts = DataFacts(used.name, used.fingerprint, len(used.train), used.input_shape, used.classes)
         trials = [Trial(recipe, facts, seed, library) for seed in range(scaled.trials)]
         arms = (*scaled.arms, *_user_arms(library, scaled))
-        label = experiment.id if not experiment.condition else " ".join([experiment.id, *(f"{k}={v}" for k, v in experiment.condition.items())])
-        points += [p for arm in arms for p in _points(experiment, arm, scaled, trials, label)]
-        about[label] = {
+        points += [p for arm in arms for p in _points(experiment, arm, scaled, trials)]
+        about[experiment.label] = {
             "protocol": experiment.protocol, "condition": dict(experiment.condition), "trials": scaled.trials, "levels": scaled.levels,
-            "recipe": dataclasses.asdict(recipe), "data": {"name": used.name, "fingerprint": used.fingerprint, "source": used.source},
+            "recipe": dataclasses.asdict(recipe), "data": _about_data(used, c.data, experiment.recipe.data.name),
         }  # fmt: skip
-    unused = [s for s in sets if not any(_sets_for(e, [s]) for e, _ in chosen)]
+    unused = [s for s in sets if not any(_sets_for(c.experiment, [s]) for c in selection.chosen)]
     if unused:
         raise UsageError(f"--set {unused[0][0]}.{unused[0][1]} changes nothing: {unused[0][0]} is not run here")
     points = _once(points)
-    notes = [note for note in (data.note, *_unused(library, about)) if note]
-    return Plan(paper, flags, data, tuple(points), about, tuple(notes), tuple(with_ancestors(p.stage for p in points)))
+    by_fingerprint = {d.fingerprint: d for d in sets_used.values()}
+    return Plan(paper, flags, by_fingerprint, tuple(points), about, (*selection.notes, *_unused(library, about)),
+                tuple(with_ancestors(p.stage for p in points)), selection.skipped)
 
 
-def _resolve_data(paper: Paper, flags: Flags) -> Dataset:
-    """The data of the paper's first experiment, or what stands in for it."""
-    name = paper.experiments[0].recipe.data.name
-    if flags.scale == "smoke":  # smoke runs on data that a dependency makes, whatever else is there
-        stand_in = next(d for e in paper.experiments for s, d in e.scaled if s == "smoke")
-        return load_data(stand_in)
-    data = load_data(name, flags.data)
-    if flags.scale == "paper" and data.fallback_for:
-        raise UserError(f"scale paper needs the paper's own data: {name} was not found and can't be downloaded; set LTCORE_DATA or use --scale quick")
-    return data
+def _about_data(used: Dataset, found: Dataset, wanted: str) -> dict[str, Any]:
+    """What the manifest says of an experiment's data: ``wanted`` by the paper, ``found`` for the scale, and what was trained on."""
+    return {"name": used.name, "source": used.source, "fingerprint": used.fingerprint, "fallback_for": found.fallback_for,
+            "note": found.note, "wanted": wanted, "found": found.name}
 
 
 def _dataset(name: str, options: Mapping[str, Any], flags: Flags, library: Library, loaded: Dataset) -> Dataset:
@@ -106,16 +107,7 @@ def _dataset(name: str, options: Mapping[str, Any], flags: Flags, library: Libra
     return load_data(name, flags.data, **options)
 
 
-def _chosen(paper: Paper, flags: Flags, data: str) -> list[tuple[Experiment, Scaled]]:
-    out = []
-    for e in paper.select(flags.experiments, flags.scale, data):
-        s = e.scaled[flags.scale, data]
-        levels = s.levels if flags.levels is None else flags.levels
-        out.append((e, dataclasses.replace(s, trials=flags.trials or s.trials, levels=levels)))
-    return out
-
-
-def _points(experiment: Experiment, arm: Arm, scaled: Scaled, trials: list[Trial], label: str) -> Iterable[Point]:
+def _points(experiment: Experiment, arm: Arm, scaled: Scaled, trials: list[Trial]) -> Iterable[Point]:
     """Draw by draw, level by level, trial by trial, so that what is done early is done for every trial."""
     build = core_arms.ARMS[arm.build] if isinstance(arm.build, str) else arm.build
     limit = None if arm.sizes else scaled.levels
@@ -125,7 +117,7 @@ def _points(experiment: Experiment, arm: Arm, scaled: Scaled, trials: list[Trial
             condition, base = _words(experiment, arm, level)
             for trial in trials:
                 stage = _call(build, arm, trial, level, draw)
-                yield Point(label, experiment.protocol, condition, base, trial.seed, draw, stage)
+                yield Point(experiment.label, experiment.protocol, condition, base, trial.seed, draw, stage)
 
 
 def _call(build: Callable[..., Stage], arm: Arm, trial: Trial, level: int, draw: int) -> Stage:
@@ -142,6 +134,7 @@ def _words(experiment: Experiment, arm: Arm, level: int) -> tuple[dict[str, Any]
     if arm.sizes:
         condition["weights_remaining_pct"] = arm.sizes[level]
     elif level == 0:
+        condition.pop("rewind", None)  # a dense net is never rewound: one of it serves every rewind point
         base |= {"level": 0, "weights_remaining_pct": 100.0}
     else:
         condition["level"] = level
@@ -236,9 +229,7 @@ def manifest(plan: Plan, store: Store) -> dict[str, Any]:
     """What is written down of a run: flags, experiments, and a line per point with its stage's hash."""
     return {
         "version": MANIFEST, "paper": plan.paper.key, "scale": plan.flags.scale, "looks": _looks(plan, store),
-        "wanted": plan.paper.experiments[0].recipe.data.name, "flags": dataclasses.asdict(plan.flags), "experiments": dict(plan.about),
-        "data": {"name": plan.data.name, "source": plan.data.source, "fingerprint": plan.data.fingerprint,
-                 "fallback_for": plan.data.fallback_for, "note": plan.data.note},
+        "flags": dataclasses.asdict(plan.flags), "experiments": dict(plan.about), "skipped": dict(plan.skipped),
         "points": [{**{k: getattr(p, k) for k in ("label", "protocol", "condition", "base", "trial", "draw")}, "stage": p.stage.hash}
                    for p in plan.points],
     }  # fmt: skip
@@ -258,9 +249,15 @@ def _looks(plan: Plan, store: Store) -> int:
         if not any(store.has(p["stage"]) for p in other["points"]):
             continue  # nothing came of it, so nothing was looked at
         same = other["flags"] | {"trials": None, "data": None} == json.loads(canonical(flags))
-        if same and other["data"]["name"] == plan.data.name and _trials(other["experiments"]) < trials:
+        if same and _same_data(other["experiments"], plan.about) and _trials(other["experiments"]) < trials:
             smaller.add(_trials(other["experiments"]))
     return 1 + len(smaller)
+
+
+def _same_data(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether the experiments that two runs share were run on data sets of one name."""
+    shared = one.keys() & other.keys()
+    return bool(shared) and all(one[label]["data"]["name"] == other[label]["data"]["name"] for label in shared)
 
 
 def _trials(about: Mapping[str, Any]) -> int:

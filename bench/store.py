@@ -20,8 +20,11 @@ from typing import Any
 from ltcore.errors import UserError
 
 LAYOUT = 1
-MANIFEST = 1  # raised when the manifest's fields change
-MANIFEST_KEYS = ("paper", "scale", "wanted", "flags", "experiments", "data", "points")
+MANIFEST = 2  # raised when the manifest's fields change; older ones are read
+MANIFEST_KEYS = {
+    1: ("paper", "scale", "wanted", "flags", "experiments", "data", "points"),  # one data set a paper
+    2: ("paper", "scale", "flags", "experiments", "skipped", "points"),
+}
 POINT_KEYS = ("label", "protocol", "condition", "base", "trial", "draw", "stage")
 RECORD_KEYS = ("stage", "values", "curves", "facts", "machine")
 
@@ -173,10 +176,11 @@ class Store:
     def read_manifest(self, path: Path) -> dict[str, Any]:
         """Raises UserError where it is damaged, or of another version of this program."""
         found = self._read_json(path, path)
-        if found.get("version") != MANIFEST:
+        keys = MANIFEST_KEYS.get(found.get("version"))
+        if keys is None:
             again = "run the same 'replicate' command again to write it anew; stages that are done are kept"
             raise UserError(f"manifest {path} has version {found.get('version')!r}, this program reads {MANIFEST}: {again}")
-        if not _has(found, MANIFEST_KEYS) or not all(_has(p, POINT_KEYS) for p in found["points"]):
+        if not _has(found, keys) or not all(_has(p, POINT_KEYS) for p in found["points"]):
             raise UserError(f"{path} is damaged; {_again(path)}")
         return found
 

@@ -199,10 +199,10 @@ def part_section(comparison: Mapping[str, Any], show_all: bool = False) -> Secti
 
 def gate_section(comparison: Mapping[str, Any]) -> Section:
     """The dense net against its published band; where it is missed, no claim about its tickets is replicated."""
-    gates = comparison.get("gates") or []
     words = {True: "passed", False: "missed", None: "not tested"}
-    body = tuple((g["protocol"], g["metric"] + (f" at {g['at']}" if g.get("at") else ""), f"{g['low']:g} to {g['high']:g}",
-                  number(g.get("measured"), g["metric"]), words[g["passed"]], str(g.get("why") or "").removeprefix("not tested: "), str(g["source"])) for g in gates)
+    body = tuple((" ".join([g["protocol"], *map(str, (g.get("condition") or {}).values())]),
+                  g["metric"] + (f" at {g['at']}" if g.get("at") else ""), f"{g['low']:g} to {g['high']:g}",
+                  number(g.get("measured"), g["metric"]), words[g["passed"]], str(g.get("why") or "").removeprefix("not tested: "), str(g["source"])) for g in comparison.get("gates") or ())
     return Section("Dense gate: the dense network's mean against its published band",
                    ("protocol", "metric", "band", "measured", "gate", "why", "source"), (18, 20, 14, 10, 12, 20, 14), body,
                    tuple({"passed": "agrees", "missed": "differs"}.get(cells[4], "not-compared") for cells in body))

@@ -49,11 +49,11 @@ def _make(key: str, flags: Flags) -> Plan:
     return plan.make(registry.load(key), flags)
 
 
-def device_of(name: str) -> str:
-    """``auto`` resolved; UserError where a GPU is asked for and none is there."""
+def device_of(name: str, executor: str = "local") -> str:
+    """``auto`` resolved; UserError where a GPU is asked for and none is there. What a Ray cluster has shows when it is connected."""
     if name not in ("auto", "cpu", "cuda"):
         raise UsageError(f"unknown device {name!r}: use auto, cpu or cuda")
-    if name == "cpu":
+    if name == "cpu" or executor == "ray":
         return name
     import torch
 
@@ -86,19 +86,19 @@ def replicate(key: str, flags: Flags, store_root: Path | None, device: str, max_
     from bench import plan as planning
     from bench.progress import Reporter
 
-    if executor != "local":
-        raise UsageError(f"executor {executor!r} is not available: use local" + (" (ray comes with convolutional networks)" if executor == "ray" else ""))
+    if executor not in ("local", "ray"):
+        raise UsageError(f"unknown executor {executor!r}: use local or ray")
     if keep not in ("needed", "all"):
         raise UsageError(f"bad --keep {keep!r}: use needed or all")
     limit = duration.seconds(max_time) if max_time else None
-    device = device_of(device)
+    device = device_of(device, executor)
     plan, store = _make(key, flags), Store(store_root or default_root())
     for note in plan.notes:
         _log(f"note: {note}")
     manifest = planning.manifest(plan, store)
     store.write_manifest(planning.manifest_name(plan), manifest)
-    with Reporter(f"{key} ({flags.scale}, {plan.data.name})") as reporter:
-        options = execute.Options(device, workers(device), STACK if device == "cuda" else 1, limit, keep, reporter)
+    with Reporter(f"{key} ({flags.scale}, {plan.data_names})") as reporter:
+        options = execute.Options(device, workers(device), 1 if device == "cpu" else STACK, limit, keep, reporter, executor)
         outcome = execute.execute(plan, store, options)
     comparison = measuring.comparison(manifest, store, plan.paper)
     _print_json(comparison) if as_json else print(tables.render(comparison))

@@ -7,7 +7,7 @@ claim, a dense net outside its published band. A claim follows from its parts al
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from bench import claims as grammar
 from bench import statistics as st
 from bench.claims import All, Node, Operand, Part
 from bench.joins import Join, Series, TrialValue, incomplete, mean_of
+from bench.measurement import Gate
 
 if TYPE_CHECKING:
     from replications.papers import PaperData
@@ -48,23 +49,29 @@ class Result:
 
 
 @dataclass(frozen=True)
-class Gate:
-    """The dense net against its published band; ``passed`` is None where nothing is tested (rows not comparable)."""
+class Gated:
+    """The dense net against one published band; ``passed`` is None where nothing is tested (rows not comparable)."""
 
     protocol: str
+    gate: Gate
     passed: bool | None
     why: str
-    shown: Mapping[str, Any]
+    measured: float | None = None
+
+    def shown(self) -> dict[str, Any]:
+        g = self.gate
+        return {"protocol": self.protocol, "condition": dict(g.condition), "metric": g.metric, "at": g.at, "low": g.low, "high": g.high,
+                "source": g.source, "measured": self.measured, "passed": self.passed, "why": self.why}
 
 
 # ---- claims -----------------------------------------------------------------------------------------------------
 def judge(paper: PaperData, join: Join) -> list[dict[str, Any]]:
     """Every claim of the paper with its verdict, in the order of the file."""
-    gates = {g.protocol: g for g in gate_results(join)}
+    gates = gate_results(join)
     return [judge_claim(claim, paper, join, gates) for claim in paper.claims]
 
 
-def judge_claim(claim: Claim, paper: PaperData, join: Join, gates: Mapping[str, Gate]) -> dict[str, Any]:
+def judge_claim(claim: Claim, paper: PaperData, join: Join, gates: Sequence[Gated]) -> dict[str, Any]:
     """One claim: its verdict, why, and its parts with their own verdicts."""
     if claim.custom:
         return _custom(claim, paper, join)
@@ -90,7 +97,7 @@ def _custom(claim: Claim, paper: PaperData, join: Join) -> dict[str, Any]:
     return _claim(claim, verdict, "; ".join(p["why"] for p in shown if p.get("why")), shown)
 
 
-def _assess_all(node: Node, join: Join, gates: Mapping[str, Gate], alpha: float) -> list[Result]:
+def _assess_all(node: Node, join: Join, gates: Sequence[Gated], alpha: float) -> list[Result]:
     """All parts, each at its error levels: ``Any_`` nodes share the level of holding, the J tests of the claim that of contradicting."""
     tests = _tests(_spine(node))
 
@@ -169,7 +176,7 @@ def _joined(reasons: Any) -> str:
 
 
 # ---- parts ------------------------------------------------------------------------------------------------------
-def assess(part: Part, join: Join, gates: Mapping[str, Gate], alpha: float, alpha_contra: float) -> Result:
+def assess(part: Part, join: Join, gates: Sequence[Gated], alpha: float, alpha_contra: float) -> Result:
     """One part: looked up, tested at ``alpha`` (holding) and ``alpha_contra`` (contradicted), and what keeps it from a verdict."""
     blank = Result(part.protocol, part.text, None, None, part.bound, None, None, NOT_RUN, "")
     looked = [look_up(o, join) for o in part.operands]
@@ -315,34 +322,36 @@ def _what_decides(sample: st.Sample, part: Part, bound: float, alpha: float) -> 
 
 
 # ---- the dense gate ---------------------------------------------------------------------------------------------
-def gate_results(join: Join) -> list[Gate]:
-    """Each protocol's dense net against its band; tested only where rows are comparable."""
-    return [_gate(protocol, join) for protocol in sorted(join.run.gates)]
+def gate_results(join: Join) -> list[Gated]:
+    """Each protocol's dense nets against their bands; tested only where rows are comparable."""
+    return [_gated(protocol, gate, join) for protocol in sorted(join.run.gates) for gate in join.run.gates[protocol]]
 
 
-def _gate(protocol: str, join: Join) -> Gate:
-    gate = join.run.gates[protocol]
-    shown = {"protocol": protocol, "metric": gate.metric, "at": gate.at, "low": gate.low, "high": gate.high, "source": gate.source,
-             "measured": None, "passed": None, "why": ""}
+def gate_problem(gates: Sequence[Gated], protocol: str, want: Mapping[str, Any]) -> str:
+    """Why a wanted thing of a protocol may not count: the missed bands that speak of it; or empty."""
+    return _joined(g.why for g in gates if g.passed is False and g.protocol == protocol and g.gate.speaks_of(want))
+
+
+def _gated(protocol: str, gate: Gate, join: Join) -> Gated:
     not_comparable = join.run.comparable.get(protocol, "not declared comparable")
     if not_comparable:
-        return Gate(protocol, None, "", {**shown, "why": f"not tested: {not_comparable}"})
-    means = [_mean(s) for s in _dense(protocol, gate.metric, gate.at, join)]
+        return Gated(protocol, gate, None, f"not tested: {not_comparable}")
+    of = "".join(f" of {v}" for v in gate.condition.values())
+    means = [_mean(s) for s in _dense(protocol, gate, join)]
     if not means:
-        why = "dense gate: the dense net was not measured"
-        return Gate(protocol, False, why, {**shown, "passed": False, "why": why})
+        return Gated(protocol, gate, False, f"dense gate: the dense net{of} was not measured")
     # several dense nets (variants): the one farthest from the band speaks
     mean = max(means, key=lambda m: max(gate.low - m, m - gate.high))
     passed = gate.low <= mean <= gate.high
-    why = "" if passed else f"dense gate missed: {gate.metric} {mean:.4g}, not in {gate.low:g} … {gate.high:g}"
-    return Gate(protocol, passed, why, {**shown, "measured": mean, "passed": passed, "why": why})
+    why = "" if passed else f"dense gate missed{of}: {gate.metric} {mean:.4g}, not in {gate.low:g} … {gate.high:g}"
+    return Gated(protocol, gate, passed, why, mean)
 
 
-def _dense(protocol: str, metric: str, at: str | None, join: Join) -> list[Series]:
-    """Trials of the dense net; where only variants of it were run, of each of them."""
-    plain = join.find(protocol, metric, at, {"arm": "dense", "level": 0})
-    variants = [c for c in join.conditions(protocol, metric, at) if c.get("arm") == "dense"]
-    found = [plain] if plain.trials else [join.find(protocol, metric, at, c) for c in variants]
+def _dense(protocol: str, gate: Gate, join: Join) -> list[Series]:
+    """Trials of the dense net that the band speaks of; where only variants of it were run, of each of them."""
+    plain = join.find(protocol, gate.metric, gate.at, {"arm": "dense", "level": 0, **gate.condition})
+    variants = [c for c in join.conditions(protocol, gate.metric, gate.at) if c.get("arm") == "dense" and gate.speaks_of(c)]
+    found = [plain] if plain.trials else [join.find(protocol, gate.metric, gate.at, c) for c in variants]
     return [f.trials for f in found if any(not v.failed for v in f.trials.values())]
 
 
@@ -351,5 +360,6 @@ def _mean(trials: Series) -> float:
     return math.fsum(v.value for v in good) / len(good)
 
 
-def _gate_problem(part: Part, gates: Mapping[str, Gate]) -> str:
-    return _joined(gates[p].why for p in dict.fromkeys(o.protocol for o in part.operands) if p in gates and gates[p].passed is False)
+def _gate_problem(part: Part, gates: Sequence[Gated]) -> str:
+    """All bands that speak of the part's operands: a part over several variants needs every one of them."""
+    return _joined(gate_problem(gates, o.protocol, want) for o in part.operands for want in o.wants)

@@ -1,6 +1,6 @@
 """Frankle & Carbin 2019, "The Lottery Ticket Hypothesis": LeNet-300-100 on MNIST (section 2, appendices B, E, F, G).
 
-Numbers and claims stand in ``published/frankle2019.yaml``; every choice below is explained in ``docs/frankle2019.md``.
+The convolutional networks stand in ``frankle2019_conv.py``. Numbers and claims stand in ``published/frankle2019.yaml``; every choice below is explained in ``docs/frankle2019.md``.
 """
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ltcore.recipe import Data, Evaluate, Model, Optimizer, Pruning, Recipe, changed
+from replications import frankle2019_conv as conv
 from replications.schema import Arm, Control, Deviation, Experiment, Paper, Scaled, Setting
 
 LENET = Recipe(
@@ -110,16 +111,8 @@ EXPERIMENTS = (
     *(_sgd("momentum-lr", lr, 0.9, smoke=lr == 0.05) for lr in (0.05, 0.025, 0.1, 0.003125, 0.0125, 0.2, 0.4)),
     *(_ablation("adam-lr", {"optimizer.lr": lr}, {"optimizer": "Adam", "lr": lr}, smoke=False) for lr in (0.0002, 0.002, 0.000025, 0.00005, 0.0008, 0.0032, 0.0064)),
     *(_ablation("prune-rate", {"pruning.rates": {"fc": r, "output": r / 2}}, {"rate_per_round": r}, 5, 24, smoke=False) for r in (0.1, 0.4, 0.6, 0.8)),
+    *conv.EXPERIMENTS,
 )  # fmt: skip
-
-NEEDS_GPU = "needs a GPU, and convolutional networks, which this module does not have yet"
-NOT_COVERED = {
-    protocol: NEEDS_GPU
-    for protocol in (
-        "conv2-cifar10", "conv4-cifar10", "conv6-cifar10", "conv2-dropout-cifar10", "conv4-dropout-cifar10", "conv6-dropout-cifar10",
-        "vgg19-cifar10", "resnet18-cifar10", "conv2-ablations", "conv4-ablations", "conv6-ablations", "vgg19-ablations", "resnet18-ablations",
-    )
-}  # fmt: skip
 
 SETTINGS = (
     Setting("network", "784-300-100-10, ReLU (Fig 2)", "the same", "the same; biases are not counted", "235,200 + 30,000 + 1,000 weights"),
@@ -140,6 +133,7 @@ SETTINGS = (
     Setting("reinitialisation", "3 draws a ticket", "10", "3 at scale paper, 1 at scale quick; averaged within a trial"),
     Setting("batch order", "not stated", "one shuffled stream", "one permutation per (seed, epoch), the same at every level"),
     Setting("random sparsity", "same number of weights (Fig 1, App E)", "not there", "the ticket's count in every layer, drawn anew", "the paper does not say how the count is spread over the layers"),
+    *conv.SETTINGS,
 )  # fmt: skip
 
 DEVIATIONS = (
@@ -150,6 +144,7 @@ DEVIATIONS = (
     Deviation("lenet-ablations", "measured on validation, each sweep for itself", "the same; our nets are those of lenet-mnist where recipes agree",
               "equal stages are trained once"),
     Deviation("reinit-from-ticket (App F.3), initial sd (App G.5)", "part of the appendix", "not run", "no number of them is in the paper's file, no claim tests them"),
+    *conv.DEVIATIONS,
 )  # fmt: skip
 
 # On MNIST-1D, beside a positive run with the same settings that does replicate (docs/controls.md). The net is wider than LeNet-300-100, which has
@@ -161,4 +156,4 @@ CONTROL = Scaled(
 HEADLINES = ("c1-ticket-matches", "c2-occam-hill", "c3-faster", "c4-reinit-worse-acc", "c5-reinit-slower", "c6-iterative-beats-oneshot")
 CONTROLS = (Control(HEADLINES, "fresh-rewind", "mnist1d", "lenet-mnist", CONTROL),)
 
-PAPER = Paper("frankle2019", EXPERIMENTS, SETTINGS, DEVIATIONS, CONTROLS, NOT_COVERED)
+PAPER = Paper("frankle2019", EXPERIMENTS, SETTINGS, DEVIATIONS, CONTROLS)

@@ -63,7 +63,9 @@ class Experiment:
         scaled: (scale, data set) -> how it is run; ``paper`` scale is declared here too.
         condition: what a row must name to mean this experiment (``{"network": "LeNet-900-300"}``).
         base: what also holds and may be named (``{"optimizer": "Adam"}``).
-        gate: id of the published row whose spread is the dense network's band.
+        gate: id of the published row whose spread is the dense network's band; what the row's condition names beside arm, size and
+            reading point is the part of the protocol that the band speaks of (``{"variant": "vgg19-lr0.1"}``).
+        why_not_quick: why it has no ``quick`` scale ("needs a GPU"), said wherever it is missed; or empty.
     """
 
     protocol: str
@@ -73,10 +75,16 @@ class Experiment:
     condition: Mapping[str, Any] = field(default_factory=dict)
     base: Mapping[str, Any] = field(default_factory=dict)
     gate: str = ""
+    why_not_quick: str = ""
 
     @property
     def id(self) -> str:
         return self.variant or self.protocol
+
+    @property
+    def label(self) -> str:
+        """The id with what sets this experiment apart from others of the same id: its name in a manifest."""
+        return " ".join([self.id, *(f"{k}={v}" for k, v in self.condition.items())])
 
 
 @dataclass(frozen=True)
@@ -127,20 +135,27 @@ class Paper:
     controls: tuple[Control, ...] = ()
     not_covered: Mapping[str, str] = field(default_factory=dict)  # protocol -> why no experiment here runs it
 
-    def select(self, names: tuple[str, ...], scale: str, data: str) -> tuple[Experiment, ...]:
-        """Experiments by protocol or variant id; without names those that the scale runs by default.
+    def select(self, names: tuple[str, ...], scale: str) -> tuple[Experiment, ...]:
+        """Experiments by protocol or variant id; without names those that the scale runs by default, on some data set at least.
 
         Raises:
-            UsageError: a name that is neither, or that this scale does not run on this data.
+            UsageError: a name that is neither, or that this scale does not run.
         """
         if not names:
-            return tuple(e for e in self.experiments if (s := e.scaled.get((scale, data))) and s.default)
-        chosen = [e for e in self.experiments if e.id in names or e.protocol in names]
+            return tuple(e for e in self.experiments if any(s.default for (at, _), s in e.scaled.items() if at == scale))
         known = [*dict.fromkeys(x for e in self.experiments for x in (e.protocol, e.id)), *self.not_covered]
         for name in names:
             if name not in known:
                 raise UsageError(f"unknown experiment {name!r} of {self.key}{nearest(name, known)}")
-            mine = [e for e in chosen if name in (e.id, e.protocol)]
-            if not any((scale, data) in e.scaled for e in mine):
-                raise UsageError(f"experiment {name!r} is not run at scale {scale} on {data}: {self.not_covered.get(name, 'not declared')}")
-        return tuple(e for e in chosen if (scale, data) in e.scaled)
+            if not any(at == scale for e in self.named(name) for at, _ in e.scaled):
+                raise UsageError(f"experiment {name!r} is not run at scale {scale}: {self.why_not(name, scale)}")
+        return tuple(e for e in self.experiments if {e.id, e.protocol} & set(names) and any(at == scale for at, _ in e.scaled))
+
+    def named(self, name: str) -> tuple[Experiment, ...]:
+        """Experiments that a protocol or variant id means."""
+        return tuple(e for e in self.experiments if name in (e.id, e.protocol))
+
+    def why_not(self, name: str, scale: str) -> str:
+        """Why nothing of a protocol or variant is run at a scale at which none of it is declared."""
+        said = [self.not_covered.get(name, ""), *(e.why_not_quick for e in self.named(name) if scale == "quick")]
+        return next(filter(None, said), "not declared")

@@ -84,7 +84,7 @@ def run(
     scale: str = "paper",
     comparable: str = "",
     not_run: dict[str, str] | None = None,
-    gates: dict[str, Gate] | None = None,
+    gates: dict[str, tuple[Gate, ...]] | None = None,
     looks: int = 1,
 ) -> RunInfo:
     """A run of both protocols with n declared trials."""

@@ -68,7 +68,7 @@ def failed(done: subprocess.CompletedProcess, *words: str, code: int = 1) -> str
     (("replicate", "morcos2019"), ("data only",)),
     (("replicate", "frankle2019", "--scale", "smok"), ("did you mean 'smoke'?",)),
     (("replicate", "frankle2019", "--device", "gpu"), ("auto, cpu or cuda",)),
-    (("replicate", "frankle2019", "--executor", "ray"), ("use local",)),
+    (("replicate", "frankle2019", "--executor", "dask"), ("use local or ray",)),
     (("replicate", "frankle2019", "--keep", "none"), ("needed or all",)),
     (("replicate", "frankle2019", "--trials", "0"), ("--trials",)),
     (("replicate", "frankle2019", "--levels", "many"), ("--levels",)),
@@ -77,7 +77,7 @@ def failed(done: subprocess.CompletedProcess, *words: str, code: int = 1) -> str
     (("data", "verify", "mnst"), ("did you mean 'mnist'?",)),
     (("ticket", "look", "file"), ("show or export",)),
     ((*SMOKE[:4], "--experiment", "lenet-mnst"), ("did you mean 'lenet-mnist'?",)),
-    ((*SMOKE[:4], "--experiment", "conv2-cifar10"), ("needs a GPU",)),
+    (("replicate", "frankle2019", "--experiment", "conv2-cifar10"), ("needs a GPU",)),
 ])  # fmt: skip
 def test_a_wrong_call(call, args, words):
     refused(call(*args), 2, *words)

@@ -89,6 +89,7 @@ GOLDEN = {
     "gates": [
         {
             "protocol": "net",
+            "condition": {},
             "metric": "test_accuracy_pct",
             "at": "end",
             "low": 89.5,
@@ -142,7 +143,7 @@ def _golden(folder: Path, measurements: list[Measurement]) -> dict[str, Any]:
         made_up.ROW + row_of("arm: ticket, level: 2, at: end", value="99.0", name="r2"),
         CURVE,
     )
-    return compare(paper, measurements, run(3, gates={"net": Gate("test_accuracy_pct", "end", 89.5, 91.0, "Tab 1")}))
+    return compare(paper, measurements, run(3, gates={"net": (Gate("test_accuracy_pct", "end", 89.5, 91.0, "Tab 1"),)}))
 
 
 def test_the_golden_comparison(tmp_path: Path) -> None:
@@ -227,7 +228,7 @@ def test_failed_and_missing_trials_and_lower_bounds_are_said(tmp_path: Path) -> 
 
 
 def test_ticket_rows_are_flagged_where_the_dense_net_misses_its_band(tmp_path: Path) -> None:
-    gates = {"net": Gate("test_accuracy_pct", "end", 95.0, 96.0, "Tab 1")}
+    gates = {"net": (Gate("test_accuracy_pct", "end", 95.0, 96.0, "Tab 1"),)}
     ticket = compared(tmp_path, row_of("arm: ticket, level: 7, at: end"), DENSE + TICKET, run(3, gates=gates))
     assert ticket["comparable"] is False and "dense gate missed" in ticket["why_not"]
     dense = compared(tmp_path, row_of("arm: dense, at: end"), DENSE + TICKET, run(3, gates=gates))

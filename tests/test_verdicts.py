@@ -334,13 +334,13 @@ def test_needs_paper_scale(tmp_path: Path) -> None:
 
 
 def test_a_missed_dense_gate_forbids_replicated(tmp_path: Path) -> None:
-    band = {"net": Gate("test_accuracy_pct", "end", 95.0, 96.0, "Tab 1")}
+    band = {"net": (Gate("test_accuracy_pct", "end", 95.0, 96.0, "Tab 1"),)}
     c = judged(tmp_path, claim(BETTER), DENSE + GOOD, run(gates=band))
     assert c["verdict"] == "inconclusive" and "dense gate missed: test_accuracy_pct 90.8, not in 95 … 96" in c["why"]
     assert judged(tmp_path, claim(BETTER), DENSE + GOOD, run(gates=band, comparable="scale quick"))["verdict"] == "replicated"
-    passed = {"net": Gate("test_accuracy_pct", "end", 90.0, 91.0, "Tab 1")}
+    passed = {"net": (Gate("test_accuracy_pct", "end", 90.0, 91.0, "Tab 1"),)}
     assert judged(tmp_path, claim(BETTER), DENSE + GOOD, run(gates=passed))["verdict"] == "replicated"
-    unseen = {"net": Gate("test_accuracy_pct", "early-stop", 90.0, 91.0, "Tab 1")}
+    unseen = {"net": (Gate("test_accuracy_pct", "early-stop", 90.0, 91.0, "Tab 1"),)}
     assert "dense net was not measured" in judged(tmp_path, claim(BETTER), DENSE + GOOD, run(gates=unseen))["why"]
 
 
