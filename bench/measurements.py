@@ -15,7 +15,6 @@ from replications import papers
 from replications.papers import PaperData
 from replications.schema import Paper
 
-
 # Conditions whose networks or rates are not the protocol's own, so that its ladder of percentages is not theirs.
 OWN_RATES = {"network", "rate_per_round", "conv_rate_per_round", "pruned"}
 

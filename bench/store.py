@@ -176,7 +176,7 @@ class Store:
     def read_manifest(self, path: Path) -> dict[str, Any]:
         """Raises UserError where it is damaged, or of another version of this program."""
         found = self._read_json(path, path)
-        keys = MANIFEST_KEYS.get(found.get("version"))
+        keys = next((fields for version, fields in MANIFEST_KEYS.items() if version == found.get("version")), None)
         if keys is None:
             again = "run the same 'replicate' command again to write it anew; stages that are done are kept"
             raise UserError(f"manifest {path} has version {found.get('version')!r}, this program reads {MANIFEST}: {again}")

@@ -241,7 +241,7 @@ def test_a_damaged_record_says_what_to_remove_and_that_mends_it(call, smoke_stor
 
 
 @pytest.mark.parametrize(("change", "words"), [
-    (lambda m: m | {"version": 99}, ("has version 99, this program reads 1", "run the same 'replicate' command again")),
+    (lambda m: m | {"version": 99}, ("has version 99, this program reads 2", "run the same 'replicate' command again")),
     (lambda m: {k: v for k, v in m.items() if k != "version"}, ("has version None",)),
     (lambda m: {k: v for k, v in m.items() if k != "points"}, ("is damaged; remove",)),
     (lambda m: m | {"points": [{"stage": "x"}]}, ("is damaged; remove",)),
