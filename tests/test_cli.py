@@ -135,7 +135,7 @@ def test_compare_json_has_the_form_that_others_script_against(store):
     assert {"id", "protocol", "condition", "metric", "published", "published_spread", "quality", "source", "comparable", "why_not", "agrees"} <= set(measured)
     assert set(measured["measured"]) >= {"mean", "sd", "n", "ci95"} and measured["comparable"] is False and "scale smoke" in measured["why_not"]
     assert {r["status"] for r in found["rows"]} == {"measured", "not-run", "not-covered"} and all(r["why_not"] for r in found["rows"])
-    assert all(c["verdict"] == "not-run" and c["why"] for c in found["claims"])  # smoke is too short to test a claim
+    assert all(c["verdict"] in ("not-run", "inconclusive") and c["why"] for c in found["claims"])  # one trial decides nothing
     assert {"data", "device", "versions", "source_hash", "deviations"} <= set(found["provenance"])
     ticket = next(e for e in found["arms"] if e["protocol"] == "lenet-mnist" and e["condition"] == {"arm": "ticket", "level": 2})
     assert ticket["density"] == pytest.approx(0.6440, abs=1e-3) and ticket["n"] == 1 and ticket["failed"] == []
