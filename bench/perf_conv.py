@@ -4,8 +4,7 @@ On CPU one process a core with one thread and one replicate each, as in a suite;
 """
 from __future__ import annotations
 
-import concurrent.futures
-import multiprocessing
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,7 +13,7 @@ from tabulate import tabulate
 
 from bench import contenders_conv as contenders
 from bench.contenders_conv import NETS, Net
-from bench.perf import LENET, START_LIMIT_S, turns_ms
+from bench.perf import LENET, each_core, turns_ms
 from bench.threads import threads
 from bench.verbs import workers
 from ltcore.data import Dataset
@@ -100,28 +99,13 @@ def _gflop_per_s(net: Net, data: Dataset, batch: int, ms: float) -> float:
 # ---- all cores -----------------------------------------------------------------------------------------------
 def all_cores(net: Net, examples: int, seconds: float, cores: int) -> dict[str, Any]:
     """The engine in one process on each core at the same time, one replicate each, on noise."""
-    context = multiprocessing.get_context("spawn")
-    barrier = context.Barrier(cores)
-    with concurrent.futures.ProcessPoolExecutor(cores, context, initializer=_join, initargs=(barrier,)) as pool:
-        each = list(pool.map(_rate, [net] * cores, [examples] * cores, [seconds] * cores))
+    each = [net.batch * rate for rate in each_core(functools.partial(_engine, net, examples), seconds, cores)]
     return {"processes": cores, "images_per_s": sum(each), "images_per_s_per_core": sum(each) / cores}
 
 
-_barrier: list[Any] = []
-
-
-def _join(barrier: Any) -> None:
-    torch.set_num_threads(1)
-    _barrier.append(barrier)
-
-
-def _rate(net: Net, examples: int, seconds: float) -> float:
-    """Images a second of this process, once all of them are ready."""
+def _engine(net: Net, examples: int) -> contenders.Contender:
     data = contenders.noise(examples)
-    loop = contenders.engine(net, data, contenders.replicates(net, data))
-    _barrier[0].wait(START_LIMIT_S)
-    steps, spent_s = loop(seconds)
-    return net.batch * steps / spent_s
+    return contenders.engine(net, data, contenders.replicates(net, data))
 
 
 # ---- a GPU ---------------------------------------------------------------------------------------------------

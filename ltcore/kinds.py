@@ -5,7 +5,6 @@ trains them as one stack; the other kinds take one.
 """
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -114,9 +113,8 @@ def _gradient_on_batch(module: nn.Module, job: Job, env: Env, mask: Tensors) -> 
 
     def gradient() -> Tensors:
         data = env.dataset(job.params["data"])
-        streams = dataclasses.replace(Streams(**job.params["streams"]), augment=None)
         dtype = next(w.dtype for w in job.inputs["weights"].values() if w.is_floating_point())
-        batches = Batches(data, job.params["data"]["val"], job.params["batch_size"], [streams], dtype)
+        batches = Batches(data, job.params["data"]["val"], job.params["batch_size"], [Streams(**job.params["streams"])], dtype)
         state = {n: t * mask[n].to(t.dtype) if n in mask else t for n, t in job.inputs["weights"].items()}
         stack = {n: t[None].to(batches.device) for n, t in state.items()}
         backend = Loop(module, *split_state(module, stack), loss)

@@ -9,14 +9,14 @@ from ltcore import seeds
 PAD = 4  # pixels on every side, as He et al. 2016 (section 4.2) and the papers that follow them
 
 
-def crop_flip(x: Tensor, keys: Tensor, step: Tensor, pad: int = PAD) -> Tensor:
+def crop_flip(x: Tensor, keys: Tensor, step: int | Tensor, pad: int = PAD) -> Tensor:
     """Zero-pads each image by ``pad``, crops its own size back at a random place and mirrors half of them.
 
     Every image draws for itself; the draws are those of torchvision's ``RandomCrop(size, padding)`` and ``RandomHorizontalFlip``.
 
     Args:
         x: raw images (R, B, C, H, W), zero before normalisation is what torchvision pads with. keys: (R,) int64 below 2**31, one a
-            replicate. step: () int64, both on the device of x.
+            replicate. step: the iteration; inside a captured step () int64. All tensors lie on one device.
     """
     (copies, batch, channels), (height, width) = x.shape[:3], x.shape[3:]
     down, right, mirror = seeds.uniform(keys[:, None], step, 3 * batch).reshape(copies * batch, 3).unbind(1)  # (R·B,) each

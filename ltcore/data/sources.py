@@ -159,7 +159,7 @@ def load(name: str, mode: str | Path = "auto", folder: str | Path | None = None,
         if kind == "folder" and len(absent) < len(source.files):
             raise _not_there(source, root, absent)
     if mode != "auto":
-        raise DataMissingError(str(_not_there(source, candidates[0][1], list(source.files))))
+        raise _not_there(source, candidates[0][1], list(source.files))
     root = downloads()
     if download_once(source, root) == "":
         return read(name, locate(source, root), "download")
@@ -230,4 +230,5 @@ def _existing(path: Path, what: str) -> Path:
 
 def _not_there(source: FileSet, root: Path, absent: list[str]) -> UserError:
     files = f"{source.folder}/{absent[0]}" + (f" and {len(absent) - 1} more" if len(absent) > 1 else "")
-    return UserError(f"{source.label}: {files} missing in {root}; put the files there, name their folder in {VARIABLE}, or download with --data auto")
+    kind = DataMissingError if len(absent) == len(source.files) else UserError
+    return kind(f"{source.label}: {files} missing in {root}; put the files there, name their folder in {VARIABLE}, or download with --data auto")

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -30,6 +31,8 @@ class Conv(nn.Module):
     Raises:
         ValueError: another depth, a width below 1, or an image smaller than the pools take.
     """
+
+    memory_format = torch.channels_last
 
     def __init__(self, input_shape: Sequence[int], classes: int, depth: int = 6, width: int = 64, hidden: Sequence[int] = (256, 256),
                  dropout: float = 0.0):  # fmt: skip

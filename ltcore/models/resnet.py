@@ -3,6 +3,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 
 from ltcore.models.layers import conv3x3, image, widths
@@ -39,6 +40,8 @@ class ResNet(nn.Module):
     Raises:
         ValueError: another depth, a width below 1, or inputs that are not images.
     """
+
+    memory_format = torch.channels_last
 
     def __init__(self, input_shape: Sequence[int], classes: int, depth: int = 20, width: int = 16):
         super().__init__()

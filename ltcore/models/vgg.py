@@ -3,6 +3,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -27,6 +28,8 @@ class VGG(nn.Module):
     Raises:
         ValueError: another depth, a width below 1, or inputs that are not images.
     """
+
+    memory_format = torch.channels_last
 
     def __init__(self, input_shape: Sequence[int], classes: int, depth: int = 19, width: int = 64):
         super().__init__()

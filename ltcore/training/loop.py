@@ -183,7 +183,7 @@ def _declared(segment: Segment) -> list[int]:
 def _steps(engine: Any, batches: supervised.Batches, segment: Segment, run: _Run, masks: Masks, checkpoints: Checkpoints) -> None:
     points, declared = set(evaluation_points(segment)), _declared(segment)
 
-    def step(index: Tensor, lr: optimizers.Rate, t: Tensor) -> Tensor:
+    def step(index: Tensor, lr: optimizers.Rate, t: int | Tensor) -> Tensor:
         losses, grads = engine.grads(*batches.augmented(index, t))
         for n, mask in masks.items():
             grads[n].view(mask.dtype).bitwise_and_(mask)
@@ -193,7 +193,7 @@ def _steps(engine: Any, batches: supervised.Batches, segment: Segment, run: _Run
     if batches.device.type == "cuda":
         step = Captured(step, batches.index(segment.start), run.params | run.buffers | run.optimizer)
     for t in range(int(run.progress[0]), segment.stop):
-        run.loss_sum += step(batches.index(t), optimizers.learning_rate(segment.optimizer, t), torch.tensor(t))
+        run.loss_sum += step(batches.index(t), optimizers.learning_rate(segment.optimizer, t), t)
         if t + 1 in points and segment.val:
             _validate(engine, batches, run, t + 1)
         if t + 1 in declared:

@@ -62,8 +62,8 @@ class Batches:
         """Inputs (R, B, …) and labels (R, B) of training examples (R, B), as they are."""
         return self.data.prepare(self._raw(index), self.dtype), self.labels.gather(1, index)
 
-    def augmented(self, index: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        """The same for iteration t, (), with the augmentation of the recipe where there is one."""
+    def augmented(self, index: Tensor, t: int | Tensor) -> tuple[Tensor, Tensor]:
+        """The same for iteration t, with the augmentation of the recipe where there is one."""
         if self.keys is None:
             return self.fetch(index)
         return self.data.prepare(crop_flip(self._raw(index), self.keys, t), self.dtype), self.labels.gather(1, index)
