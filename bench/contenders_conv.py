@@ -110,13 +110,13 @@ def engine(net: Net, data: Dataset, stack: Sequence[Replicate]) -> Contender:
     return turn
 
 
-def engine_cuda(net: Net, data: Dataset, stack: Sequence[Replicate], backend: str) -> Contender:
+def engine_cuda(net: Net, data: Dataset, stack: Sequence[Replicate], backend: str, precision: str = "fp32") -> Contender:
     """The same on a GPU, where a captured step asks for no batch: timed where the loop asks whether to stop."""
-    return training(lambda checkpoints: train(net.module(data), data, _segment(net), stack, checkpoints, backend), on_gpu=True)
+    return training(lambda checkpoints: train(net.module(data), data, _segment(net, precision), stack, checkpoints, backend), on_gpu=True)
 
 
-def _segment(net: Net) -> Segment:
-    return Segment(net.optimizer, net.batch, 0, ENDLESS_IT, UNREAD, 0)
+def _segment(net: Net, precision: str = "fp32") -> Segment:
+    return Segment(net.optimizer, net.batch, 0, ENDLESS_IT, UNREAD, 0, precision)
 
 
 # ---- loops that people write -----------------------------------------------------------------------------------

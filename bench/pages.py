@@ -21,7 +21,7 @@ from replications import papers, registry
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = ("README.md", "docs/frankle2019.md", "docs/stabilizing2019.md", "results/README.md")
 FULL, QUICK = "frankle2019-paper-cpu", "frankle2019-quick-mnist"
-STABLE_QUICK = "stabilizing2019-quick-mnist1d"
+STABLE, STABLE_QUICK = "stabilizing2019-paper-cpu", "stabilizing2019-quick-mnist1d"
 IMAGES = ROOT / "docs" / "img"
 _BLOCK = re.compile(r"(<!-- table ([\w-]+) -->\n).*?(<!-- end -->)", re.S)
 
@@ -93,6 +93,7 @@ TABLES: dict[str, tuple[str, Callable[[Mapping[str, Any], Mapping[str, Any]], st
     "quick-claims": (QUICK, _claims), "quick-about": (QUICK, _about), "quick-rows": (QUICK, _text_rows), "quick-parts": (QUICK, _parts),
     "full-claims": (FULL, _claims), "full-rows": (FULL, _rows), "full-text-rows": (FULL, _text_rows), "full-curves": (FULL, _curves),
     "full-parts": (FULL, _parts), "full-about": (FULL, _about),
+    "stable-about": (STABLE, _about), "stable-parts": (STABLE, _parts), "stable-rows": (STABLE, _rows),
     "stable-quick-about": (STABLE_QUICK, _about), "stable-quick-parts": (STABLE_QUICK, _parts), "stable-quick-rows": (STABLE_QUICK, _rows),
 }  # fmt: skip
 

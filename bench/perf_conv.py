@@ -5,6 +5,7 @@ On CPU one process a core with one thread and one replicate each, as in a suite;
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,7 +23,7 @@ from ltcore.names import nearest
 
 TURNS = 3  # the fastest of each counts: with steps this long, what other programs take away differs from turn to turn
 STACKS = (1, 8, 32)  # replicates on a GPU
-STACK_BACKENDS = ("vmap", "loop")
+STACK_BACKENDS, STACK_PRECISIONS = ("vmap", "loop"), ("fp32", "tf32", "bf16")
 GOALS = {"engine_to_plain_time": 1.05, "conv2_needed_pct": 80.0, "resnet20_h200_images_per_s": 150_000}
 Row = dict[str, Any]
 
@@ -119,7 +120,7 @@ def cuda(net: Net, data: Dataset, seconds: float, cores: int) -> dict[str, Any]:
     batch = net.batch * max(STACKS)
     wide_ms = min(_fastest_ms(_products(net, data, batch), seconds).values())
     ceiling = 1000 * batch / wide_ms
-    stacks = [_stack_row(net, data, seconds, n, backend, ceiling) for n in STACKS for backend in STACK_BACKENDS]
+    stacks = [_stack_row(net, data, seconds, n, how, ceiling) for n in STACKS for how in itertools.product(STACK_BACKENDS, STACK_PRECISIONS)]
     best = max(stacks, key=lambda row: row["images_per_s"] or 0.0)
     return {
         "device": torch.cuda.get_device_name(), "rows": stacks, "best": best, "ceiling_images_per_s": ceiling,
@@ -129,11 +130,11 @@ def cuda(net: Net, data: Dataset, seconds: float, cores: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _stack_row(net: Net, data: Dataset, seconds: float, n: int, backend: str, ceiling: float) -> Row:
+def _stack_row(net: Net, data: Dataset, seconds: float, n: int, how: tuple[str, str], ceiling: float) -> Row:
     """A stack that does not fit the memory has no figures, and says so."""
-    row = {"replicates": n, "backend": backend, "ms_per_step": None, "images_per_s": None, "ceiling_pct": None, "note": ""}
+    row = {"replicates": n, "backend": how[0], "precision": how[1], "ms_per_step": None, "images_per_s": None, "ceiling_pct": None, "note": ""}
     try:
-        steps, spent_s = contenders.engine_cuda(net, data, contenders.replicates(net, data, n), backend)(seconds)
+        steps, spent_s = contenders.engine_cuda(net, data, contenders.replicates(net, data, n), *how)(seconds)
     except torch.cuda.OutOfMemoryError:
         torch.cuda.empty_cache()
         return row | {"note": "out of memory"}
@@ -168,13 +169,13 @@ def _render_cpu(figures: Mapping[str, Any]) -> list[str]:
 
 
 def _render_cuda(cuda: Mapping[str, Any]) -> list[str]:
-    table = [[r["replicates"], r["backend"], *(["–", "–", r["note"]] if r["note"] else
+    table = [[r["replicates"], r["backend"], r["precision"], *(["–", "–", r["note"]] if r["note"] else
               [f"{r['ms_per_step']:.2f}", f"{r['images_per_s']:,.0f}", f"{r['ceiling_pct']:.0f} %"])] for r in cuda["rows"]]  # fmt: skip
-    heads, best = ["replicates a stack", "back end", "ms a step", "images/s, all replicates", "of the ceiling"], cuda["best"]
+    heads, best = ["replicates a stack", "back end", "precision", "ms a step", "images/s, all replicates", "of the ceiling"], cuda["best"]
     others = [f"{name}: {o['images_per_s']:,.0f} images/s; the best stack does {o['best_times']:.2f} times as many"
               for name, o in cuda["others"].items()]  # fmt: skip
     return [
         f"{cuda['device']}: needed convolutions alone, {cuda['ceiling_images_per_s']:,.0f} images/s ({cuda['ceiling_gflop_per_s']:,.0f} GFLOP/s)", "",
-        tabulate(table, heads, disable_numparse=True, colalign=["right", "left", "right", "right", "right"]), "",
-        f"best: {best['replicates']} replicates by {best['backend']}", *others,
+        tabulate(table, heads, disable_numparse=True, colalign=["right", "left", "left", "right", "right", "right"]), "",
+        f"best: {best['replicates']} replicates by {best['backend']} in {best['precision']}", *others,
     ]  # fmt: skip

@@ -123,10 +123,12 @@ class Trial:
         return self._once(("mask", level), lambda: self._mask(level)) if level else None
 
     def _ticket(self, level: int) -> Stage:
-        if level == 0:
-            return self.train(self.rewound(), optimizer=self._start().out("optimizer") if self.rewind_it else None)
-        kept = self.recipe.optimizer_state == "kept" and self.rewind_it
-        return self.train(self._rewind(level), self._ticket_mask(level), optimizer=self._start().out("optimizer") if kept else None)
+        return self._rewound_run(self._rewind(level), self._ticket_mask(level)) if level else self._rewound_run(self.rewound(), None)
+
+    def _rewound_run(self, state: Output, mask: Output | None) -> Stage:
+        """From W_k to the end; the dense network goes on with its own optimiser state, so that the cut at k does not change it."""
+        kept = self.rewind_it and (mask is None or self.recipe.optimizer_state == "kept")
+        return self.train(state, mask, optimizer=self._start().out("optimizer") if kept else None)
 
     def _mask(self, level: int) -> Output:
         """Chains are long: the levels below are built first, so that the recursion stays flat."""
@@ -151,7 +153,7 @@ class Trial:
         return self.shuffled(mask, "control", level) if self.recipe.control == "shuffled-mask" else mask
 
     def _unbroken(self, level: int) -> Stage:
-        return self.train(self.rewound(), self.mask(level))
+        return self._rewound_run(self.rewound(), self.mask(level))
 
     def shuffled(self, mask: Output, *use: str | int) -> Output:
         """The mask permuted within each layer."""

@@ -21,6 +21,7 @@ from ltcore.library import Library, of_user
 from ltcore.models import draw_state, layer_kinds, layer_sizes, skeleton, split_state
 from ltcore.pruning import prune
 from ltcore.recipe import Evaluate, Model, Optimizer
+from ltcore.training import precision
 from ltcore.training.backends import Loop
 from ltcore.training.loop import Checkpoints, Replicate, Segment, train
 from ltcore.training.supervised import Batches, Streams, loss
@@ -118,7 +119,8 @@ def _gradient_on_batch(module: nn.Module, job: Job, env: Env, mask: Tensors) -> 
         state = {n: t * mask[n].to(t.dtype) if n in mask else t for n, t in job.inputs["weights"].items()}
         stack = {n: t[None].to(batches.device) for n, t in state.items()}
         backend = Loop(module, *split_state(module, stack), loss)
-        return {n: g[0].cpu() for n, g in backend.grads(*batches.fetch(batches.index(0)))[1].items()}
+        with precision.applied("fp32", batches.device):  # no coarser than the weights' own type
+            return {n: g[0].cpu() for n, g in backend.grads(*batches.fetch(batches.index(0)))[1].items()}
 
     return gradient
 

@@ -213,6 +213,13 @@ def test_control_shuffled_mask_keeps_counts_and_loses_places(small_data):
     assert measured == one.ticket(2).inputs["mask"] != one.mask(2)  # what is measured of a control is broken too
 
 
+@pytest.mark.parametrize("state", ["fresh", "kept"])
+def test_control_shuffled_mask_finds_the_same_mask_when_rewound_to_k(small_data, state):
+    recipe = changed(SHORT, {"rewind": "10it", "optimizer_state": state})
+    broken, plain = trial(small_data, recipe=recipe, control="shuffled-mask"), trial(small_data, recipe=recipe)
+    assert broken.mask(2) == plain.mask(2) and broken.ticket(2) != plain.ticket(2)
+
+
 def test_control_shuffled_labels_learns_nothing_and_reads_the_true_test_set(small_data):
     one, plain, done = controlled(small_data, "shuffled-labels", 0)
     assert one.ticket(0).params["streams"]["labels"] == [0, "labels"]

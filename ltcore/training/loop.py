@@ -14,13 +14,11 @@ from torch import Tensor, nn
 
 from ltcore import seeds
 from ltcore.data import Dataset
-from ltcore.errors import UsageError
 from ltcore.models import split_state
 from ltcore.recipe import Evaluate, Optimizer
-from ltcore.training import backends, optimizers, supervised
+from ltcore.training import backends, optimizers, precision, supervised
 from ltcore.training.capture import Captured
 
-DTYPES = {"fp32": torch.float32, "fp64": torch.float64}
 BITS = {torch.float32: torch.int32, torch.float64: torch.int64}
 CURVES = ("val_loss", "val_accuracy_pct", "train_loss")
 PARTS = ("val", "test", "train")
@@ -113,12 +111,15 @@ def train(module: nn.Module, data: Dataset, segment: Segment, replicates: Sequen
 
     Raises:
         Stopped: ``checkpoints.stop()`` said so; the state was saved before.
-        UsageError: a precision that the engine does not have.
     """
-    if segment.precision not in DTYPES:
-        raise UsageError(f"precision {segment.precision!r} is not available: use one of {', '.join(DTYPES)}")
-    checkpoints = checkpoints or Checkpoints()
-    batches = supervised.Batches(data, segment.val, segment.batch_size, [r.streams for r in replicates], DTYPES[segment.precision])
+    with precision.applied(segment.precision, data.train.y.device):
+        return _train(module, data, segment, replicates, checkpoints or Checkpoints(), backend)
+
+
+def _train(module: nn.Module, data: Dataset, segment: Segment, replicates: Sequence[Replicate],
+           checkpoints: Checkpoints, backend: str | None) -> list[Trained]:  # fmt: skip
+    dtype = precision.PRECISIONS[segment.precision].dtype
+    batches = supervised.Batches(data, segment.val, segment.batch_size, [r.streams for r in replicates], dtype)
     run, masks = _begin(module, segment, replicates, batches)
     saved = checkpoints.load()
     if saved:
@@ -133,7 +134,7 @@ def train(module: nn.Module, data: Dataset, segment: Segment, replicates: Sequen
 
 
 def _begin(module: nn.Module, segment: Segment, replicates: Sequence[Replicate], batches: supervised.Batches) -> tuple[_Run, Masks]:
-    dtype, device, copies = DTYPES[segment.precision], batches.device, len(replicates)
+    dtype, device, copies = batches.dtype, batches.device, len(replicates)
     names = dict.fromkeys(n for r in replicates for n in r.mask)
     masks = {n: torch.stack([r.mask.get(n, torch.ones(r.state[n].shape, dtype=torch.bool)) for r in replicates]).to(device) for n in names}
     stack = {n: torch.stack([r.state[n] for r in replicates]).to(device) for n in replicates[0].state}
