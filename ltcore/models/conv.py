@@ -52,9 +52,9 @@ class Conv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:  # (B, C, H, W) -> (B, classes)
         for i, conv in enumerate(self.conv):
-            x = conv(x).relu()
+            x = conv(x).relu_()
             x = F.max_pool2d(x, 2) if i % 2 else x
         x = x.flatten(1)
         for drop, layer in zip(self.drop, self.hidden):
-            x = layer(drop(x)).relu()
+            x = layer(drop(x)).relu_()
         return self.output(self.drop[-1](x))

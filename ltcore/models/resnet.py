@@ -21,8 +21,8 @@ class Block(nn.Module):
             self.shortcut = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
 
     def forward(self, x: Tensor) -> Tensor:
-        inner = self.norm2(self.conv2(self.norm1(self.conv1(x)).relu()))
-        return (inner + self.shortcut(x)).relu()
+        inner = self.norm2(self.conv2(self.norm1(self.conv1(x)).relu_()))
+        return (inner + self.shortcut(x)).relu_()
 
 
 class ResNet(nn.Module):
@@ -55,5 +55,5 @@ class ResNet(nn.Module):
         self.layer_kinds = {name: "shortcut" for name, p in self.named_parameters() if name.endswith("shortcut.0.weight")}
 
     def forward(self, x: Tensor) -> Tensor:  # (B, C, H, W) -> (B, classes)
-        x = self.blocks(self.norm(self.conv(x)).relu())
+        x = self.blocks(self.norm(self.conv(x)).relu_())
         return self.output(x.mean((2, 3)))

@@ -44,5 +44,5 @@ class VGG(nn.Module):
     def forward(self, x: Tensor) -> Tensor:  # (B, C, H, W) -> (B, classes)
         for i, (conv, norm) in enumerate(zip(self.conv, self.norm)):
             x = F.max_pool2d(x, 2, ceil_mode=True) if i in self.pool_before else x
-            x = norm(conv(x)).relu()
+            x = norm(conv(x)).relu_()
         return self.output(x.mean((2, 3)))

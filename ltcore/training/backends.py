@@ -122,8 +122,8 @@ def choose(module: nn.Module, params: Stack, buffers: Stack, loss: LossFn, x: Te
 
 
 def _one_by_one(module: nn.Module, params: Stack, loss: LossFn, x: Tensor) -> str:
-    exact = not torch.is_autocast_enabled(x.device.type)  # autocast does not see products into memory that stays
-    chained = exact and x.device.type == "cpu" and loss is supervised.loss and {n for pair in chain.names(module) for n in pair} == set(params)
+    on_cpu = x.device.type == "cpu" and not torch.is_autocast_enabled("cpu")  # autocast does not see products into memory that stays
+    chained = on_cpu and loss is supervised.loss and {n for pair in chain.names(module) for n in pair} == set(params)
     return "chain" if chained else "loop"
 
 
