@@ -87,9 +87,8 @@ class Join:
         return protocol in self.run.not_run and protocol not in self._by_protocol
 
     def metrics(self, protocol: str) -> set[str]:
-        """Metrics measured of a protocol, under every name that they have."""
-        found = {m for m, _, _ in self._by_protocol.get(protocol, ())}
-        return found | {alias for alias, metric in SAME_METRIC.items() if metric in found}
+        """Metrics measured of a protocol."""
+        return {m for m, _, _ in self._by_protocol.get(protocol, ())}
 
     def conditions(self, protocol: str, metric: str, at: str | None) -> list[dict[str, Any]]:
         """All that holds for each measured thing (its condition and base), in a fixed order."""

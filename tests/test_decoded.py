@@ -8,7 +8,7 @@ import json
 import pytest
 import torch
 
-from bench import execute, measurements, plan
+from bench import estimate, execute, measurements, plan
 from bench.flags import Flags
 from bench.store import Store
 from ltcore import kinds
@@ -172,6 +172,16 @@ def test_the_plan_lists_it_and_skips_what_is_not_there(root):
     assert made.notes[0].startswith("ImageNet (ILSVRC-2012): 3 classes, 18 + 6 images in the folder, the whole set has 1,000 classes")
     rewound = {s.params["start"] for s in made.stages if s.kind == "train"}
     assert rewound == {0, 4 * (18 // 4), 6 * (18 // 4)}  # "4ep" is read by the clock
+
+
+def test_the_estimate_times_a_few_images_and_reads_no_more(root):
+    sets = [s for s in SETS if ".batch_size=" not in s]
+    made = plan.make(registry.load("stabilizing2019"), Flags("paper", data=str(root), trials=1, levels=1, sets=(*sets, "resnet50-imagenet.batch_size=16")))
+    found = estimate.summary(made, None, "cpu", 1)
+    runs = [s for s in made.stages if s.kind == "train"]
+    assert found["iterations"] == 8 * len(runs) and found["stages"]["train"]["to_do"] == len(runs)
+    assert found["seconds"] > 0 and found["ms_per_iteration"] < 5000
+    assert estimate._data(runs[0], made).train.x.files == made.sets[runs[0].params["data"]["fingerprint"]].train.x.files
 
 
 def test_other_experiments_go_on_without_it(tmp_path):
