@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,10 +97,9 @@ def from_files(name: str, base: Path, parts: Sequence[tuple[Sequence[str], Seque
     train, test = (Split(Images(files, size, resize), torch.tensor(labels)) for files, labels in parts)
     digest = hashlib.sha256(repr((size, resize, tuple(shift), tuple(scale))).encode())
     for split, (files, labels) in zip((train, test), parts):
-        for file, label in zip(files, labels):
-            path = Path(file)
-            with guarded(path):
-                digest.update(f"{path.relative_to(base).as_posix()}\t{label}\t{path.stat().st_size}\n".encode())
+        with guarded(base):
+            for file, label in zip(files, labels):
+                digest.update(f"{os.path.relpath(file, base)}\t{label}\t{os.stat(file).st_size}\n".encode())
         digest.update(f"{len(split)}\n".encode())
     return Dataset(name, train, test, classes, constant(scale), constant(shift), source, digest.hexdigest(), note=note)
 

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import os
+import struct
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from ltcore.data.torchvision_compat import torchvision_transforms
 from ltcore.errors import UserError
 
 CHANNELS = 3  # everything is read as RGB, grey and CMYK files too, as torchvision's image folder does
+BROKEN = (OSError, EOFError, SyntaxError, ValueError, struct.error)  # what Pillow raises for broken files of its many formats
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,8 +61,9 @@ class Images:
         try:
             with Image.open(file) as opened:
                 image = opened.convert("RGB")
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # what Pillow raises for broken files of its formats
-            raise UserError(f"{file} cannot be read as an image ({str(error).splitlines()[0]}); replace the file, or take it out of its folder") from error
+        except (*BROKEN, Image.DecompressionBombError) as error:
+            why = (str(error) or type(error).__name__).splitlines()[0]
+            raise UserError(f"{file} cannot be read as an image ({why}); replace the file, or take it out of its folder") from error
         made = self._evaluated(image) if draws is None else self._augmented(image, draws)
         return torch.from_numpy(np.array(made)).permute(2, 0, 1)
 
