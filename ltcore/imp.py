@@ -28,6 +28,7 @@ class DataFacts:
     n_train: int
     input_shape: tuple[int, ...]
     classes: int
+    decoded: bool = False  # images in files, read batch by batch
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,6 +55,8 @@ class Trial:
             raise UsageError(f"a batch of {self.recipe.batch_size} is larger than the {self.n_train} training examples of {self.data.name}")
         if self.recipe.data.augment != "none" and len(self.data.input_shape) != 3:
             raise UsageError(f"data.augment {self.recipe.data.augment!r} needs images, channels x height x width; {self.data.name} has examples of shape {self.data.input_shape}")
+        if self.recipe.data.augment == "resized-crop-flip" and not self.data.decoded:
+            raise UsageError(f"data.augment 'resized-crop-flip' needs images in files, such as imagenet's; {self.data.name} is held as tensors: use crop-flip")
         if self.recipe.model.init not in INITS:
             raise UsageError(f"unknown model.init {self.recipe.model.init!r}{nearest(self.recipe.model.init, INITS)}")
         self.library.model(self.recipe.model.name)
@@ -173,12 +176,13 @@ class Trial:
         recipe, labels = self.recipe, [self.seed, "labels"] if self._labels() == "shuffled" else None
         # Said only where it is used, so that recipes without it keep their stages.
         augment = {"augment": [self.seed, "augment", *order]} if recipe.data.augment != "none" else {}
+        how = {"augment": recipe.data.augment} if recipe.data.augment not in ("none", "crop-flip") else {}
         data = {"name": self.data.name, "fingerprint": self.data.fingerprint, "val": recipe.data.val, "options": dict(recipe.data.options)}
         return {
             "data": data | self.library.source("datasets", self.data.name),
             "optimizer": asdict(recipe.optimizer), "batch_size": recipe.batch_size, "evaluate": asdict(recipe.evaluate),
             "precision": recipe.precision,
-            "streams": {"split": [self.seed, "split"], "order": [self.seed, "order", *order], "labels": labels, **augment},
+            "streams": {"split": [self.seed, "split"], "order": [self.seed, "order", *order], "labels": labels, **augment}, **how,
         }  # fmt: skip
 
     def _labels(self) -> str:

@@ -174,7 +174,8 @@ def segment(params: Mapping[str, Any]) -> Segment:
     o, e = params["optimizer"], params["evaluate"]
     optimizer = Optimizer(**{**o, "betas": tuple(o["betas"]), "drops_it": tuple(o["drops_it"])})
     evaluate = Evaluate(e["every_it"], tuple(e["test"]), tuple(e["train"]))
-    return Segment(optimizer, params["batch_size"], params["start"], params["stop"], evaluate, params["data"]["val"], params["precision"])
+    return Segment(optimizer, params["batch_size"], params["start"], params["stop"], evaluate, params["data"]["val"], params["precision"],
+                   params.get("augment", "crop-flip"))
 
 
 def _replicate(job: Job) -> Replicate:

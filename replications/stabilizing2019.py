@@ -11,6 +11,7 @@ from typing import Any
 
 from ltcore.recipe import Recipe, changed
 from replications import frankle2019_conv
+from replications import stabilizing2019_imagenet as imagenet
 from replications.frankle2019 import CONTROL, FAST, LENET, MINI, TINY
 from replications.schema import Arm, Control, Deviation, Experiment, Paper, Scaled, Setting
 
@@ -99,10 +100,8 @@ EXPERIMENTS = (
     _cifar("vgg19-warmup", 24, warmup_it=10_000, more=WARM_VGG, smoke=(SMOKE_VGG, SNIP_SMOKE)),
     _cifar("vgg19-low", VGG19_LEVEL, lr=0.01),
     *(_cifar("vgg19-standard", VGG19_LEVEL, k) for k in ("2000it", "75000it", "25it", "500it", "8000it")),
+    *imagenet.EXPERIMENTS,
 )
-
-NO_IMAGENET = "needs ImageNet, which this program cannot hold: data sets live on the device as whole tensors"
-NOT_COVERED = {protocol: NO_IMAGENET for protocol in ("resnet50-imagenet", "inceptionv3-imagenet", "squeezenet-imagenet")}
 
 SETTINGS = (
     Setting("networks and data", "those of Frankle & Carbin 2019 (Fig 2)", "none at publication; open_lth has the method", "the same recipes as frankle2019",
@@ -120,6 +119,7 @@ SETTINGS = (
     Setting("SNIP", "Lee et al. 2019 (App A)", "none", "|w · gradient| on one batch of training images at initialisation, to the ticket's count"),
     Setting("pruning", "not restated", "20 % a round", "as frankle2019: LeNet layerwise with half the rate at the output, conv nets global over 3x3 convolutions"),
     Setting("trials", "3", "n/a", "3"),
+    *imagenet.SETTINGS,
 )  # fmt: skip
 
 DEVIATIONS = (
@@ -127,11 +127,11 @@ DEVIATIONS = (
     Deviation("samples of data-order noise", "18, how drawn is not said", "6 pairs of 4 orders in 3 trials, averaged within a trial", "trials are the independent unit"),
     Deviation("validation of the CIFAR nets", "not stated", "every 500 (ResNet-18) and 1,000 iterations (VGG-19)", "all numbers are read at the end of training"),
     Deviation("points of the rewinding sweep", "drawn in Fig 4, not listed", "ours, around those that the text names", "no list in the text"),
-    Deviation("ImageNet", "Sec 5", "not run", NO_IMAGENET),
+    *imagenet.DEVIATIONS,
 )  # fmt: skip
 
 # The networks of frankle2019's controls, to the analysed level: in one store the tickets of both papers are the same.
 STABLE = (DENSE, Arm("ticket", levels=(LENET_LEVEL,)), *_at(LENET_LEVEL, pairs=1))
 CONTROLS = (Control(("s4-winning-is-stable",), "shuffled-mask", "mnist1d", "lenet-mnist", replace(CONTROL, levels=LENET_LEVEL, arms=STABLE)),)
 
-PAPER = Paper("stabilizing2019", EXPERIMENTS, SETTINGS, DEVIATIONS, CONTROLS, NOT_COVERED)
+PAPER = Paper("stabilizing2019", EXPERIMENTS, SETTINGS, DEVIATIONS, CONTROLS, imagenet.NOT_COVERED)

@@ -39,6 +39,7 @@ class Segment:
     evaluate: Evaluate
     val: int
     precision: str = "fp32"
+    augment: str = "crop-flip"  # what is done where the streams have one for it
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,7 @@ def train(module: nn.Module, data: Dataset, segment: Segment, replicates: Sequen
 def _train(module: nn.Module, data: Dataset, segment: Segment, replicates: Sequence[Replicate],
            checkpoints: Checkpoints, backend: str | None) -> list[Trained]:  # fmt: skip
     dtype = precision.PRECISIONS[segment.precision].dtype
-    batches = supervised.Batches(data, segment.val, segment.batch_size, [r.streams for r in replicates], dtype)
+    batches = supervised.Batches(data, segment.val, segment.batch_size, [r.streams for r in replicates], dtype, segment.augment)
     run, masks = _begin(module, segment, replicates, batches)
     saved = checkpoints.load()
     if saved:
@@ -191,7 +192,7 @@ def _steps(engine: Any, batches: supervised.Batches, segment: Segment, run: _Run
         optimizers.update(segment.optimizer, run.params, grads, run.optimizer, lr)
         return losses
 
-    if batches.device.type == "cuda":
+    if batches.device.type == "cuda" and not batches.data.decoded:  # no graph decodes files; such steps are long enough to launch one by one
         step = Captured(step, batches.index(segment.start), run.params | run.buffers | run.optimizer)
     for t in range(int(run.progress[0]), segment.stop):
         run.loss_sum += step(batches.index(t), optimizers.learning_rate(segment.optimizer, t), t)
