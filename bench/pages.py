@@ -22,7 +22,8 @@ ROOT = Path(__file__).resolve().parent.parent
 PAGES = ("README.md", "docs/frankle2019.md", "docs/stabilizing2019.md", "results/README.md")
 FULL, QUICK = "frankle2019-paper-cpu", "frankle2019-quick-mnist"
 STABLE, STABLE_QUICK = "stabilizing2019-paper-cpu", "stabilizing2019-quick-mnist1d"
-IMAGES = ROOT / "docs" / "img"
+DRAWN = (FULL, STABLE)
+IMAGES = ROOT / "docs" / "img"  # in a folder for each paper
 _BLOCK = re.compile(r"(<!-- table ([\w-]+) -->\n).*?(<!-- end -->)", re.S)
 
 
@@ -126,8 +127,10 @@ def _write() -> None:
                 path.write_text(rendered(text), encoding="utf-8")
     if "--check" not in sys.argv:
         shown = "".join((ROOT / page).read_text(encoding="utf-8") for page in PAGES)
-        for image in draw(FULL, IMAGES):
-            print(image) if image.name in shown else image.unlink()
+        for name in DRAWN:
+            folder = IMAGES / name.partition("-")[0]
+            for image in draw(name, folder):
+                print(image) if f"img/{folder.name}/{image.name}" in shown else image.unlink()
     elif stale:
         sys.exit(f"out of date: {', '.join(stale)}; run 'python -m bench.pages'")
 
