@@ -10,7 +10,7 @@ from typing import Any
 from ltcore.recipe import Data, Evaluate, Model, Optimizer, Pruning, Recipe, changed
 from replications.schema import Arm, Deviation, Experiment, Scaled, Setting
 
-WHY_NOT_QUICK = "needs a GPU: a Conv-2 step of 60 takes 0.25 s on a core"
+WHY_NOT_QUICK = "needs a GPU: a Conv-2 step of 60 takes 0.2 s on a core"
 DENSE, TICKET = Arm("dense", levels=(0,)), Arm("ticket")
 PAPER, SMOKE = ("paper", "cifar10"), ("smoke", "digits")
 

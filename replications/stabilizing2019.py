@@ -39,7 +39,7 @@ SMALL = {"data.name": "digits", "data.val": 200, "length": "24it", "batch_size":
 SMOKE_RESNET: Mapping[str, Any] = {**SMALL, "model.options": {"depth": 8, "width": 4}, "optimizer.drops_it": (16, 20)}
 SMOKE_VGG: Mapping[str, Any] = {**SMALL, "model.options": {"depth": 11, "width": 4}, "optimizer.drops_it": (16, 20)}
 
-NEEDS_GPU = "needs a GPU: a ResNet-20 step of 128 images takes 0.6 s on a core, and this protocol has millions of them"
+NEEDS_GPU = "needs a GPU: a ResNet-20 step of 128 images takes 0.4 s on a core, and this protocol has millions of them"
 
 
 @dataclass(frozen=True)
