@@ -25,7 +25,7 @@ from replications.schema import Control, Paper
 
 if TYPE_CHECKING:
     from replications.papers import PaperData
-    from replications.papers_schema import Claim
+    from replications.papers_schema import Claim, Test
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,8 +66,19 @@ def _pair(paper: Paper, data: PaperData, control: Control, store: Store) -> Iter
 
 def _on_protocol(claim: Claim, protocol: str) -> Claim:
     """The claim's tests on one protocol: a control runs on one network, and that its miniature is not the paper's scale holds for both sides."""
-    own = [t for t in claim.tests if claims.names(claim.model_copy(update={"tests": [t]})) == [protocol]]
+    own = [t.model_copy(update={"protocol": protocol}) for t in claim.tests if protocol in _listed(t, claim) and not _crosses(t, claim)]
+    if not own:
+        raise UserError(f"control of {claim.id}: none of its tests is on {protocol} alone; name another experiment")
     return claim.model_copy(update={"needs_paper_scale": False, "tests": own})
+
+
+def _listed(test: Test, claim: Claim) -> list[str]:
+    return claims.names(claim.model_copy(update={"tests": [test]}))
+
+
+def _crosses(test: Test, claim: Claim) -> bool:
+    """Whether one part of a test needs several protocols."""
+    return any(len({o.protocol for o in part.operands}) > 1 for part in claims.parts(claims.tree(claim.model_copy(update={"tests": [test]}))))
 
 
 def _join(paper: Paper, data: PaperData, control: Control, name: str, store: Store) -> Join:

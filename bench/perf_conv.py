@@ -20,6 +20,7 @@ from bench.verbs import workers
 from ltcore.data import Dataset
 from ltcore.errors import UsageError
 from ltcore.names import nearest
+from ltcore.training import precision
 
 TURNS = 3  # the fastest of each counts: with steps this long, what other programs take away differs from turn to turn
 STACKS = (1, 8, 32)  # replicates on a GPU
@@ -111,22 +112,27 @@ def _engine(net: Net, examples: int) -> contenders.Contender:
 
 # ---- a GPU ---------------------------------------------------------------------------------------------------
 def cuda(net: Net, data: Dataset, seconds: float, cores: int) -> dict[str, Any]:
-    """Images a second summed over stacks of replicates by each back end, beside the other loops.
+    """Images a second summed over stacks of replicates by each back end, in each precision class beside what else runs in that class."""
+    classes = {p: _class(net, data, seconds, cores, p) for p in STACK_PRECISIONS}
+    hows = list(itertools.product(STACK_BACKENDS, STACK_PRECISIONS))
+    rows = [_stack_row(net, data, seconds, n, how, classes[how[1]]["ceiling_images_per_s"]) for n in STACKS for how in hows]
+    best = {p: max((r for r in rows if r["precision"] == p), key=lambda r: r["images_per_s"] or 0.0) for p in STACK_PRECISIONS}
+    return {"device": torch.cuda.get_device_name(), "rows": rows, "best": best, "classes": classes}
+
+
+def _class(net: Net, data: Dataset, seconds: float, cores: int, name: str) -> dict[str, Any]:
+    """The other loops in one precision class, and its ceiling.
 
     The ceiling: the needed convolutions of one net at as many images a step as the largest stack has, which is easier work for the device.
     """
-    ms = _fastest_ms(_others(net, data, cores), seconds)
-    layouts(ms)
     batch = net.batch * max(STACKS)
-    wide_ms = min(_fastest_ms(_products(net, data, batch), seconds).values())
-    ceiling = 1000 * batch / wide_ms
-    stacks = [_stack_row(net, data, seconds, n, how, ceiling) for n in STACKS for how in itertools.product(STACK_BACKENDS, STACK_PRECISIONS)]
-    best = max(stacks, key=lambda row: row["images_per_s"] or 0.0)
+    with precision.applied(name, "cuda"):
+        ms = _fastest_ms(_others(net, data, cores), seconds)
+        wide_ms = min(_fastest_ms(_products(net, data, batch), seconds).values())
+    layouts(ms)
     return {
-        "device": torch.cuda.get_device_name(), "rows": stacks, "best": best, "ceiling_images_per_s": ceiling,
-        "ceiling_gflop_per_s": _gflop_per_s(net, data, batch, wide_ms),
-        "others": {name: {"ms_per_step": t, "images_per_s": 1000 * net.batch / t, "best_times": (best["images_per_s"] or 0.0) * t / 1000 / net.batch}
-                   for name, t in ms.items()},
+        "ceiling_images_per_s": 1000 * batch / wide_ms, "ceiling_gflop_per_s": _gflop_per_s(net, data, batch, wide_ms),
+        "others_images_per_s": {loop: 1000 * net.batch / t for loop, t in ms.items()},
     }  # fmt: skip
 
 
@@ -171,11 +177,14 @@ def _render_cpu(figures: Mapping[str, Any]) -> list[str]:
 def _render_cuda(cuda: Mapping[str, Any]) -> list[str]:
     table = [[r["replicates"], r["backend"], r["precision"], *(["–", "–", r["note"]] if r["note"] else
               [f"{r['ms_per_step']:.2f}", f"{r['images_per_s']:,.0f}", f"{r['ceiling_pct']:.0f} %"])] for r in cuda["rows"]]  # fmt: skip
-    heads, best = ["replicates a stack", "back end", "precision", "ms a step", "images/s, all replicates", "of the ceiling"], cuda["best"]
-    others = [f"{name}: {o['images_per_s']:,.0f} images/s; the best stack does {o['best_times']:.2f} times as many"
-              for name, o in cuda["others"].items()]  # fmt: skip
-    return [
-        f"{cuda['device']}: needed convolutions alone, {cuda['ceiling_images_per_s']:,.0f} images/s ({cuda['ceiling_gflop_per_s']:,.0f} GFLOP/s)", "",
-        tabulate(table, heads, disable_numparse=True, colalign=["right", "left", "left", "right", "right", "right"]), "",
-        f"best: {best['replicates']} replicates by {best['backend']} in {best['precision']}", *others,
-    ]  # fmt: skip
+    heads = ["replicates a stack", "back end", "precision", "ms a step", "images/s, all replicates", "of the ceiling"]
+    lines = [line for name in cuda["classes"] for line in _render_class(name, cuda["classes"][name], cuda["best"][name])]
+    return [cuda["device"], "", tabulate(table, heads, disable_numparse=True, colalign=["right", "left", "left", "right", "right", "right"]), "", *lines]
+
+
+def _render_class(name: str, found: Mapping[str, Any], best: Row) -> list[str]:
+    """The best stack of a precision class beside the other loops and the ceiling in the same class."""
+    images = best["images_per_s"] or 0.0
+    others = [f"  {loop}: {rate:,.0f} images/s; the best stack does {images / rate:.2f} times as many" for loop, rate in found["others_images_per_s"].items()]
+    ceiling = f"needed convolutions alone {found['ceiling_images_per_s']:,.0f} images/s ({found['ceiling_gflop_per_s']:,.0f} GFLOP/s)"
+    return [f"{name}: {ceiling}; best: {best['replicates']} replicates by {best['backend']}", *others]

@@ -12,6 +12,7 @@ from bench.joins import NOT_CONDITIONS, SIZES, Found, Join, Series, versus
 from bench.measurement import Measurement, RunInfo
 from bench.plot_data import METRIC_LABELS, STARTS_DENSE, Panel, percent, triple
 from replications.papers import same_pct, same_value
+from replications.vocabulary import SAME_METRIC
 
 ROW_LABELS = {
     **METRIC_LABELS,
@@ -84,9 +85,14 @@ def row_panels(paper: Any, measurements: Iterable[Measurement], run: RunInfo, to
     for row in paper.published:
         protocol, found = _first_measured(row, join)
         if found and not any(_tells(panel, row, protocol, paper) for panel in told):
-            groups.setdefault((protocol, row.metric, row.condition.get("at")), []).append((row, found.trials))
+            groups.setdefault((protocol, _metric(row), row.condition.get("at")), []).append((row, found.trials))
     made = (_panel(key, rows, paper) for key, rows in sorted(groups.items(), key=lambda item: item[0][0]))
     return [panel for panel in made if panel.rows]
+
+
+def _metric(printed: Any) -> str:
+    """The name under which a printed row's or curve's metric is measured."""
+    return SAME_METRIC.get(printed.metric, printed.metric)
 
 
 def _first_measured(row: Any, join: Join) -> tuple[str, Found | None]:
@@ -99,7 +105,7 @@ def _first_measured(row: Any, join: Join) -> tuple[str, Found | None]:
 def _tells(panel: Panel, row: Any, protocol: str, paper: Any) -> bool:
     """Whether a panel of curves holds our value of a row and the paper's: nothing is drawn twice, nothing is lost."""
     condition = row.condition
-    key = (protocol, row.metric, condition.get("at"), condition.get("variant", ""))
+    key = (protocol, _metric(row), condition.get("at"), condition.get("variant", ""))
     if "versus" in condition or (panel.protocol, panel.metric, panel.at, panel.variant) != key:
         return False
     dense = condition.get("arm") == "dense"
@@ -110,7 +116,7 @@ def _tells(panel: Panel, row: Any, protocol: str, paper: Any) -> bool:
 def _is_point(curve: Any, row: Any, protocol: str, paper: Any) -> bool:
     """Whether a row is a point of a curve of the paper's figures, number and all; the first point of a ticket's curve is the dense net."""
     want, have = dict(row.condition), dict(curve.condition)
-    if (row.metric, want.get("at"), want.get("variant")) != (curve.metric, have.get("at"), have.get("variant")):
+    if (_metric(row), want.get("at"), want.get("variant")) != (_metric(curve), have.get("at"), have.get("variant")):
         return False
     dense = want.get("arm") == "dense"
     same_arm = have.get("arm") in STARTS_DENSE if dense else have.get("arm") == want.get("arm")

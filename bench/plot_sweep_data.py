@@ -12,6 +12,7 @@ from bench.measurement import Measurement, RunInfo
 from bench.plot_data import ARM_ORDER, METRIC_LABELS, percent, triple
 from bench.plot_row_data import ROW_LABELS
 from replications.papers import same_pct
+from replications.vocabulary import SAME_METRIC
 
 FEWEST = 3  # rewind points that make a sweep; two are a comparison, which tables and curves tell
 SWEPT = tuple(dict.fromkeys((*METRIC_LABELS, "stability_l2", "stability_angle_deg", "max_accuracy_drop_on_path_pp")))
@@ -182,7 +183,7 @@ def _paper_lines(paper: Any, key: tuple[str, str, str, str | None], unit: str, s
     found = []
     for curve in paper.figure_data:
         c = curve.condition
-        same = (curve.protocol, c.get("variant", ""), curve.metric, c.get("at"), curve.x) == (*key, f"rewind_{unit}")
+        same = (curve.protocol, c.get("variant", ""), SAME_METRIC.get(curve.metric, curve.metric), c.get("at"), curve.x) == (*key, f"rewind_{unit}")
         if same and (c.get("level"), c.get("weights_remaining_pct"))[size[0] != "level"] == size[1]:
             spots = tuple(Spot(float(x), *triple(p)) for x, p in curve.points.items() if isinstance(x, (int, float)))
             found.append(SweepLine(str(c.get("arm", "?")), _setting(c), tuple(sorted(spots, key=lambda s: s.x))))

@@ -14,7 +14,7 @@ from ltcore.library import Library
 from ltcore.models import INITS
 from ltcore.names import nearest
 from ltcore.recipe import Recipe, changed, check
-from ltcore.stages import Output, Stage
+from ltcore.stages import REVISIONS, Output, Stage
 
 CONTROLS = ("none", "fresh-rewind", "largest-pruned", "shuffled-mask", "shuffled-labels", "no-training")
 
@@ -177,12 +177,13 @@ class Trial:
         # Said only where it is used, so that recipes without it keep their stages.
         augment = {"augment": [self.seed, "augment", *order]} if recipe.data.augment != "none" else {}
         how = {"augment": recipe.data.augment} if recipe.data.augment not in ("none", "crop-flip") else {}
+        revised = {name: REVISIONS[name] for name in (recipe.optimizer.name, recipe.model.name) if name in REVISIONS}
         data = {"name": self.data.name, "fingerprint": self.data.fingerprint, "val": recipe.data.val, "options": dict(recipe.data.options)}
         return {
             "data": data | self.library.source("datasets", self.data.name),
             "optimizer": asdict(recipe.optimizer), "batch_size": recipe.batch_size, "evaluate": asdict(recipe.evaluate),
             "precision": recipe.precision,
-            "streams": {"split": [self.seed, "split"], "order": [self.seed, "order", *order], "labels": labels, **augment}, **how,
+            "streams": {"split": [self.seed, "split"], "order": [self.seed, "order", *order], "labels": labels, **augment}, **how, **({"revisions": revised} if revised else {}),
         }  # fmt: skip
 
     def _labels(self) -> str:

@@ -42,7 +42,7 @@ SMALL: Mapping[str, Any] = {
 SMOKE = Scaled(1, 1, (DENSE, _once("one-shot-kept-reinit", "one-shot-reinit", 30), RANDOM), SMALL)
 SMOKE_REWOUND = Scaled(1, 1, (_once("one-shot-kept", "one-shot", 30),), {**SMALL, "rewind": "4it"})
 
-WHY_NOT_QUICK = "needs ImageNet and a GPU: an epoch of ResNet-50 is 30 PFLOP, and this protocol has 19,000 of them"
+WHY_NOT_QUICK = "needs ImageNet and a GPU of more than 90 GB (80 GB with precision=bf16): an epoch of ResNet-50 is 30 PFLOP, and this protocol has 19,000"
 
 
 def _experiment(rewind: str, arms: tuple[Arm, ...], smoke: Scaled | None = None) -> Experiment:

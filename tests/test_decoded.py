@@ -13,6 +13,7 @@ from bench.flags import Flags
 from bench.store import Store
 from ltcore import kinds
 from ltcore.data import load
+from ltcore.data.images import Decoding, Images
 from ltcore.errors import UsageError, UserError
 from ltcore.imp import DataFacts, Trial
 from ltcore.models import ResNet
@@ -117,23 +118,37 @@ def test_stacked_equals_alone(data):
     assert not torch.equal(together[0].state["output.weight"], together[1].state["output.weight"])
 
 
-def test_a_second_segment_and_a_checkpoint_go_on_where_the_first_ended(data, monkeypatch):
+def test_a_second_segment_and_a_checkpoint_go_on_where_the_first_ended(data):
+    """Steps on decoded images take seconds, so each asks whether to save or stop."""
     straight = trained(data, (0,))[0]
     half = trained(data, (0,), stop=5)[0]
     resumed = trained(data, (0,), start=5, states=[(half.state, half.optimizer)])[0]
     assert all(torch.equal(resumed.state[n], t) for n, t in straight.state.items())
-    monkeypatch.setattr("ltcore.training.loop.CHECK_EVERY_IT", 3)
     saved, asked = {}, []
 
     def stop() -> bool:
         asked.append(None)
-        return len(asked) == 2
+        return len(asked) == 4
 
     with pytest.raises(Stopped):
         trained(data, (0,), checkpoints=Checkpoints(save=lambda t: saved.update({n: v.clone() for n, v in t.items()}), stop=stop))
     assert int(saved["progress"][0]) == 4
     killed = trained(data, (0,), checkpoints=Checkpoints(load=lambda: saved))[0]
     assert all(torch.equal(killed.state[n], t) for n, t in straight.state.items())
+
+
+def test_nothing_is_decoded_beyond_the_end_and_what_was_begun_is_given_up(data, monkeypatch):
+    begun, given_up = [], []
+    begin, cancel = Images.begin, Decoding.cancel
+    monkeypatch.setattr(Images, "begin", lambda self, index, draws=None: (begun.append(len(index)), begin(self, index, draws))[1])
+    monkeypatch.setattr(Decoding, "cancel", lambda self: (given_up.append(len(self.parts)), cancel(self))[1])
+    stops = iter([False, True])
+    with pytest.raises(Stopped):
+        trained(data, (0,), stop=5, checkpoints=Checkpoints(stop=lambda: next(stops)))
+    assert begun == [2, 4, 4, 4, 4] and given_up == [4, 4]  # the probe, two trained on, two ahead
+    begun.clear(), given_up.clear()
+    trained(data, (0,), stop=3)
+    assert begun[:4] == [2, 4, 4, 4] and given_up == []
 
 
 def test_the_augmentation_is_in_the_stage_only_where_it_is_not_crop_flip():

@@ -7,26 +7,36 @@ import torch
 from ltcore import kinds
 from ltcore.models import MODELS, own_state
 from ltcore.recipe import WORDS, Evaluate, Model, Optimizer, changed
-from ltcore.training import backends, precision
+from ltcore.training import backends, precision, supervised
 from ltcore.training.loop import Replicate, Segment, train
 from ltcore.training.supervised import Streams
 from tests.conftest import RECIPE, run_all, trial
 from tests.nets import LIBRARY
-
-SWITCHES = (torch.backends.cuda.matmul, torch.backends.cudnn.conv, torch.backends.cudnn.rnn)
 
 
 def test_a_recipe_names_the_classes_that_there_are():
     assert set(WORDS["precision"]) == set(precision.PRECISIONS)
 
 
-@pytest.mark.parametrize(("name", "inside"), [("fp32", "ieee"), ("fp64", "ieee"), ("bf16", "ieee"), ("tf32", "tf32")])
-def test_products_of_float32_are_rounded_to_tf32_only_where_the_class_says_so_and_switches_are_put_back(name, inside):
-    before = [s.fp32_precision for s in SWITCHES]
-    with pytest.raises(ZeroDivisionError), precision.applied(name, "cpu"):
-        assert [s.fp32_precision for s in SWITCHES] == [inside] * 3
-        raise ZeroDivisionError
-    assert [s.fp32_precision for s in SWITCHES] == before and not torch.is_autocast_enabled("cpu")
+def switches() -> tuple:
+    return torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32, torch.is_autocast_enabled("cpu")
+
+
+@pytest.mark.parametrize("before", ["highest", "medium"])
+@pytest.mark.parametrize("name", precision.PRECISIONS)
+def test_a_class_sets_pytorchs_switches_whatever_they_were_and_puts_them_back(name, before):
+    own = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(before)
+    outside, tf32 = switches(), name == "tf32"
+    try:
+        with pytest.raises(ZeroDivisionError), precision.applied(name, "cpu"):
+            assert switches() == ("high" if tf32 else "highest", tf32, name == "bf16")
+            with torch.backends.cudnn.flags(enabled=True):  # as a user's module may
+                pass
+            raise ZeroDivisionError
+        assert switches() == outside
+    finally:
+        torch.set_float32_matmul_precision(own)
 
 
 def ends(small, name: str, model: str = "conv-norm", backend: str | None = None, length: str = "4it"):
@@ -44,21 +54,32 @@ def test_bf16_keeps_weights_in_float32_and_differs_from_fp32_by_rounding(small_d
     assert 1e-5 < max(gaps) < 0.05
 
 
-def test_bf16_passes_run_in_bf16_and_the_loss_does_not(small_data):
-    seen = []
+def test_bf16_passes_run_in_bf16_and_the_loss_does_not(small_data, monkeypatch):
+    passes, losses, original = set(), set(), supervised.loss
 
     class Watch(MODELS["lenet"]):
         def forward(self, x):
             out = super().forward(x)
-            seen.append(out.dtype)
+            passes.add(out.dtype)
             return out
 
+    def watched(out, y):
+        losses.add(original(out, y).dtype)
+        return original(out, y)
+
+    monkeypatch.setattr(supervised, "loss", watched)
     state = own_state(Watch((12,), 3, (8,)))
     segment = Segment(Optimizer("sgd", 0.1), 10, 0, 2, Evaluate(10, ("end",)), 40, "bf16")
-    [trained] = train(Watch((12,), 3, (8,)), small_data, segment, [Replicate(state, {}, Streams([0, "split"], [0, "order"]))])
-    assert set(seen) == {torch.bfloat16}
-    loss = trained.metrics["end"]["test_loss"]
-    assert loss != float(torch.tensor(loss).bfloat16()), "a mean of losses in float32 is no bf16 number"
+    train(Watch((12,), 3, (8,)), small_data, segment, [Replicate(state, {}, Streams([0, "split"], [0, "order"]))])
+    assert passes == {torch.bfloat16} and losses == {torch.float32}
+
+
+def test_evaluation_of_rounded_outputs_is_not_rounded():
+    """The mean loss of outputs that are bf16 numbers, by hand."""
+    logits = torch.tensor([[1.0, 2.0, 4.0], [0.5, -1.0, 3.0]])
+    with precision.applied("bf16", "cpu"):
+        found = supervised.loss(logits.bfloat16(), torch.tensor([2, 0]))
+    assert float(found) == pytest.approx(float(torch.nn.functional.cross_entropy(logits, torch.tensor([2, 0]))), abs=1e-6)
 
 
 @pytest.mark.parametrize(("name", "model"), [("bf16", "lenet"), ("tf32", "lenet"), ("tf32", "conv-norm")])
@@ -73,4 +94,4 @@ def test_rounded_passes_of_a_lenet_do_not_take_the_chain():
     params = {n: p.detach()[None].clone() for n, p in net.named_parameters()}
     for name, chosen in (("fp32", "chain"), ("bf16", "loop")):
         with precision.applied(name, "cpu"):
-            assert backends.choose(net, params, {}, backends.supervised.loss, x, y).name == chosen
+            assert backends.choose(net, params, {}, supervised.loss, x, y).name == chosen

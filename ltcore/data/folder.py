@@ -62,7 +62,7 @@ def check_folders(base: Path) -> tuple[int, int]:
 
 
 def read_folders(name: str, source: ImageFolders, base: Path, options: Mapping[str, int]) -> Dataset:
-    """The set, its images left in their files; listed again only where one of its folders changed.
+    """The set, its images left in their files; a process lists it once, and again where one of its folders changed.
 
     The fingerprint is the sha256 of the sorted names and byte counts of the files and of how they are prepared. Contents are not read: a
     file replaced by another of the same name and length goes unnoticed.

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import os
 import struct
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -65,7 +64,7 @@ class Images:
             why = (str(error) or type(error).__name__).splitlines()[0]
             raise UserError(f"{file} cannot be read as an image ({why}); replace the file, or take it out of its folder") from error
         made = self._evaluated(image) if draws is None else self._augmented(image, draws)
-        return torch.from_numpy(np.array(made)).permute(2, 0, 1)
+        return torch.from_numpy(np.array(made)).permute(2, 0, 1).contiguous()  # here, where many threads do it
 
     def _evaluated(self, image):
         functional = torchvision_transforms().functional
@@ -92,8 +91,13 @@ class Decoding:
             row.copy_(part.result())
         return batch.to(self.device)
 
+    def cancel(self) -> None:
+        """Takes back what no thread has begun."""
+        for part in self.parts:
+            part.cancel()
+
 
 @functools.cache
 def _pool() -> ThreadPoolExecutor:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return ThreadPoolExecutor(cores, thread_name_prefix="decode")
+    """As many threads as this process computes with: one in a worker on CPU, which has neighbours on the other cores."""
+    return ThreadPoolExecutor(torch.get_num_threads(), thread_name_prefix="decode")

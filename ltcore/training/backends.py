@@ -99,7 +99,7 @@ class Vmap:
         grads, (losses, buffers) = self._grads(self.params, self.buffers, x, y)
         for n, b in buffers.items():
             self.buffers[n].copy_(b)
-        return losses.detach(), grads
+        return losses.detach(), {n: g.contiguous() for n, g in grads.items()}  # as the weights and the optimiser's state are
 
     @torch.no_grad()
     def forward(self, x: Tensor) -> Tensor:

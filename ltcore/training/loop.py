@@ -4,6 +4,7 @@ What comes out depends on each replicate's own inputs alone, not on which others
 """
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -119,19 +120,25 @@ def train(module: nn.Module, data: Dataset, segment: Segment, replicates: Sequen
 
 def _train(module: nn.Module, data: Dataset, segment: Segment, replicates: Sequence[Replicate],
            checkpoints: Checkpoints, backend: str | None) -> list[Trained]:  # fmt: skip
-    dtype = precision.PRECISIONS[segment.precision].dtype
-    batches = supervised.Batches(data, segment.val, segment.batch_size, [r.streams for r in replicates], dtype, segment.augment)
-    run, masks = _begin(module, segment, replicates, batches)
-    saved = checkpoints.load()
-    if saved:
-        run.restore(saved)
-    x, y = batches.fetch(batches.index(segment.start))
-    engine = backends.choose(module, run.params, run.buffers, supervised.loss, x, y, backend)
-    with seeds.global_stream(*replicates[0].streams.order, "module", segment.start):  # for a user's nn.Dropout, which knows no stream
-        if saved and GLOBAL_RNG in saved:
-            torch.set_rng_state(saved[GLOBAL_RNG])
-        _steps(engine, batches, segment, run, masks, checkpoints)
-    return _finish(engine, batches, segment, run)
+    dtype, streams = precision.PRECISIONS[segment.precision].dtype, [r.streams for r in replicates]
+    with contextlib.closing(supervised.Batches(data, segment.val, segment.batch_size, streams, dtype, segment.augment, segment.stop)) as batches:
+        run, masks = _begin(module, segment, replicates, batches)
+        saved = checkpoints.load()
+        if saved:
+            run.restore(saved)
+        engine = _engine(module, segment, run, batches, backend)
+        with seeds.global_stream(*streams[0].order, "module", segment.start):  # for a user's nn.Dropout, which knows no stream
+            if saved and GLOBAL_RNG in saved:
+                torch.set_rng_state(saved[GLOBAL_RNG])
+            _steps(engine, batches, segment, run, masks, checkpoints)
+        return _finish(engine, batches, segment, run)
+
+
+def _engine(module: nn.Module, segment: Segment, run: _Run, batches: supervised.Batches, backend: str | None) -> Any:
+    """The back end, chosen by a look at a first batch; of images in files two are enough for that."""
+    index = batches.index(segment.start)
+    x, y = batches.fetch(index[:, :2] if batches.data.decoded else index)
+    return backends.choose(module, run.params, run.buffers, supervised.loss, x, y, backend)
 
 
 def _begin(module: nn.Module, segment: Segment, replicates: Sequence[Replicate], batches: supervised.Batches) -> tuple[_Run, Masks]:
@@ -200,7 +207,7 @@ def _steps(engine: Any, batches: supervised.Batches, segment: Segment, run: _Run
             _validate(engine, batches, run, t + 1)
         if t + 1 in declared:
             run.reads[declared.index(t + 1)] = _read(engine, batches, segment.evaluate, f"{t + 1}it")
-        if t % CHECK_EVERY_IT == 0:
+        if t % CHECK_EVERY_IT == 0 or batches.data.decoded:  # a step on decoded images takes seconds
             run.progress[0] = t + 1
             _checkpoint(run, checkpoints)
 

@@ -1,7 +1,7 @@
 """Precision classes: the type of weights and optimiser state, and what products and convolutions may round their inputs to.
 
-A class is part of a training stage's hash; none of them depends on what PyTorch's own switches say (by default convolutions of float32
-run in TF32 on a GPU).
+A class is part of a training stage's hash; none of them depends on how PyTorch's own switches stand (by default convolutions of float32
+run in TF32 on a GPU, and a user's file may let products do so too).
 """
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ PRECISIONS = {
 @contextlib.contextmanager
 def applied(name: str, device: torch.device | str) -> Iterator[None]:
     """Runs a block under a precision class; the process's own settings are back after it."""
-    precision, switches = PRECISIONS[name], (torch.backends.cuda.matmul, torch.backends.cudnn.conv, torch.backends.cudnn.rnn)
-    before = [switch.fp32_precision for switch in switches]
+    precision = PRECISIONS[name]
+    products, convolutions = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
     try:
-        for switch in switches:
-            switch.fp32_precision = "tf32" if precision.tf32 else "ieee"
+        torch.set_float32_matmul_precision("high" if precision.tf32 else "highest")
+        torch.backends.cudnn.allow_tf32 = precision.tf32
         # Casts of weights are not cached: a captured step would replay the first one, and updates in place would not be seen.
         with torch.autocast(torch.device(device).type, precision.passes, enabled=precision.passes is not None, cache_enabled=False):
             yield
     finally:
-        for switch, value in zip(switches, before):
-            switch.fp32_precision = value
+        torch.set_float32_matmul_precision(products)
+        torch.backends.cudnn.allow_tf32 = convolutions

@@ -1,6 +1,7 @@
 """Classification: batches as a pure function of (seed, t), cross-entropy, and evaluation of whole splits."""
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -37,11 +38,12 @@ class Streams:
 class Batches:
     """R replicates' views of one data set on the device: their own split, order and, where asked, labels.
 
-    Images that stay in files are decoded batch by batch; what the next iterations take is known, so it is begun ahead of them.
+    Images that stay in files are decoded batch by batch; what the next iterations before ``stop`` take is known, so it is begun ahead of them.
     """
 
-    def __init__(self, data: Dataset, n_val: int, batch_size: int, streams: Sequence[Streams], dtype: torch.dtype, augment: str = "crop-flip"):
-        self.data, self.batch_size, self.streams, self.dtype = data, batch_size, streams, dtype
+    def __init__(self, data: Dataset, n_val: int, batch_size: int, streams: Sequence[Streams], dtype: torch.dtype,
+                 augment: str = "crop-flip", stop: float = math.inf):  # fmt: skip
+        self.data, self.batch_size, self.streams, self.dtype, self.stop = data, batch_size, streams, dtype, stop
         self.device = data.train.y.device
         parts = [split(data, n_val, seeds.stream(*s.split)) for s in streams]
         self.train_index = torch.stack([train for train, _ in parts])  # (R, n), kept on the CPU where orders are drawn
@@ -83,9 +85,15 @@ class Batches:
         here = self._coming.pop(t, None)
         if here is None or not torch.equal(here[0], index):
             here = (index, self._begin(index, t))
-        ahead = {s: self._coming.get(s) or (self.index(s), self._begin(self.index(s), s)) for s in range(t + 1, t + 1 + AHEAD)}
-        self._coming = ahead
+        soon = range(t + 1, min(t + 1 + AHEAD, self.stop))
+        self._coming = {s: self._coming.get(s) or (self.index(s), self._begin(self.index(s), s)) for s in soon}
         return here[1].result().view(*index.shape, *self.data.input_shape)
+
+    def close(self) -> None:
+        """Gives up what was begun ahead; a process would otherwise decode it before it ends."""
+        for _, decoding in self._coming.values():
+            decoding.cancel()
+        self._coming = {}
 
     def _begin(self, index: Tensor, t: int) -> Decoding:
         draws = None
