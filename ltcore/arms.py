@@ -5,7 +5,9 @@ A user's arm has the same form; see ``examples/``.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
+from ltcore import elastic
 from ltcore.errors import UsageError
 from ltcore.imp import Trial
 from ltcore.stages import Output, Stage
@@ -37,8 +39,33 @@ def random_prune(trial: Trial, level: int, draw: int = 0) -> Stage:
 
 
 def snip(trial: Trial, level: int, draw: int = 0) -> Stage:
-    """SNIP's mask before any training, at the ticket's exact counts (Lee et al. 2019)."""
-    return trial.train(trial.rewound(), _in_rounds(trial, trial.score(trial.rewound(), trial.init(), None, "snip", criterion="snip"), level))
+    """SNIP's mask at the weights that tickets are rewound to, at the ticket's exact counts (Lee et al. 2019)."""
+    return _before_training(trial, level, "snip")
+
+
+def grasp(trial: Trial, level: int, draw: int = 0) -> Stage:
+    """The same with GraSP's mask (Wang et al. 2020)."""
+    return _before_training(trial, level, "grasp")
+
+
+SYNFLOW_ROUNDS = 100  # Tanaka et al. 2020, section 6
+
+
+def synflow(trial: Trial, level: int, draw: int = 0) -> Stage:
+    """The same with SynFlow's, in 100 rounds down to the ticket's density (Tanaka et al. 2020)."""
+    layers = trial.prunable()
+    density = sum(n * (1 - rate) ** level for n, rate in layers.values()) / max(sum(n for n, _ in layers.values()), 1)
+    return _before_training(trial, level, "synflow", rounds=SYNFLOW_ROUNDS, density=density, prunable=list(layers))
+
+
+def magnitude_at_rewind(trial: Trial, level: int, draw: int = 0) -> Stage:
+    """Small weights removed at the step that tickets are rewound to, round by round to the ticket's exact counts."""
+    return _before_training(trial, level, "magnitude")
+
+
+def _before_training(trial: Trial, level: int, criterion: str, **options: Any) -> Stage:
+    scores = trial.score(trial.rewound(), trial.init(), None, criterion, criterion=criterion, **options)
+    return trial.train(trial.rewound(), _in_rounds(trial, scores, level))
 
 
 def _one_shot_mask(trial: Trial, level: int) -> Output:
@@ -147,9 +174,102 @@ def _measured_mask(trial: Trial, level: int) -> Output:
     return trial.ticket(level).inputs["mask"]
 
 
+# ---- elastic tickets (Chen et al. 2021) --------------------------------------------------------------------------
+def ett(trial: Trial, level: int, draw: int = 0, source: str = "", order: str = "append", replicate: str = "", drop: str = "") -> Stage:
+    """The ticket of ``source``, a network of the same family at another depth, stretched or squeezed to this one and trained from the
+    rewind step: mask, rewound weights and norms together. Without a source its own ticket, unchanged. See ``ltcore.elastic``."""
+    rules = {"order": order, "replicate": replicate, "drop": drop}
+    return trial.train(_moved_state(trial, source, rules), _broken_or_not(trial, _moved_mask(trial, level, source, rules), level))
+
+
+def ett_reinit(trial: Trial, level: int, draw: int = 0, source: str = "") -> Stage:
+    """The transformed mask with freshly drawn weights, trained from the start."""
+    mask = _broken_or_not(trial, _moved_mask(trial, level, source), level)
+    return trial.train(trial.init("ett-reinit", level, draw), mask, start=0)
+
+
+def ett_random_mask(trial: Trial, level: int, draw: int = 0, source: str = "") -> Stage:
+    """The transformed weights under a random mask with the transformed one's count in every layer."""
+    mask = trial.shuffled(_moved_mask(trial, level, source), "ett-random-mask", level, draw)
+    return trial.train(_moved_state(trial, source), mask)
+
+
+def ett_permuted_replicas(trial: Trial, level: int, draw: int = 0, source: str = "", order: str = "append", replicate: str = "") -> Stage:
+    """The transformed ticket with the masks of its replicated units permuted, those of the original units kept."""
+    rules = {"order": order, "replicate": replicate}
+    mask = _moved_mask(trial, level, source, {**rules, "replicas": "permuted"}, level, draw)
+    return trial.train(_moved_state(trial, source, rules), mask)
+
+
+def ett_source_mask_snip(trial: Trial, level: int, draw: int = 0, source: str = "") -> Stage:
+    """The source's ticket on the units that the source has; the extra units wear SNIP's mask on the target's own rewound weights."""
+    mask = _moved(trial, "mask", {"mask": _source(trial, source).mask(level), "extra_mask": snip(trial, level).inputs["mask"]}, source)
+    return trial.train(_moved(trial, "state", {"state": _source(trial, source).rewound(), "extra_state": trial.rewound()}, source), mask)
+
+
+def target_ticket(trial: Trial, level: int, draw: int = 0) -> Stage:
+    """The network's own ticket, whole where the control breaks the transformed ones: what these are held against."""
+    return _whole(trial).ticket(level)
+
+
+Rules = dict[str, str]
+RULES: Rules = {"order": "append", "replicate": "", "drop": "", "replicas": "kept"}
+
+
+def _moved_state(trial: Trial, source: str, rules: Rules | None = None) -> Output:
+    """The source's rewound weights at this network's depth: one artefact for all levels."""
+    return _moved(trial, "state", {"state": _source(trial, source).rewound()}, source, rules)
+
+
+def _moved_mask(trial: Trial, level: int, source: str, rules: Rules | None = None, *use: int) -> Output:
+    return _moved(trial, "mask", {"mask": _source(trial, source).mask(level)}, source, rules, *use)
+
+
+def _moved(trial: Trial, role: str, inputs: dict[str, Output], source: str, rules: Rules | None = None, *use: int) -> Output:
+    said = {**RULES, **(rules or {}), "source": _source(trial, source).net()["model"]}
+    return trial.transform("elastic", role, inputs, *use, **trial.net(), **said)
+
+
+def _source(trial: Trial, name: str) -> Trial:
+    """The same trial with the network of another depth, or with its own where no other is named."""
+    model = trial.recipe.model
+    options = elastic.at_depth(model.name, model.options, name) if name else model.options
+    return _whole(trial).with_changes({"model.options": options})
+
+
+def _whole(trial: Trial) -> Trial:
+    """The control shuffled-mask permutes transformed masks alone; other controls break the source's ticket as they break any."""
+    return trial.with_changes({"control": "none"}) if trial.recipe.control == "shuffled-mask" else trial
+
+
+def _broken_or_not(trial: Trial, mask: Output, level: int) -> Output:
+    return trial.shuffled(mask, "control", level) if trial.recipe.control == "shuffled-mask" else mask
+
+
+PATH_POINTS = 21  # numpy.linspace(0, 1, 21) in the official code of Chen et al. 2021
+
+
+def ticket_path(trial: Trial, level: int, draw: int = 0) -> Stage:
+    """Linear mode connectivity of the ticket: accuracy on the straight path between two copies trained with different data orders."""
+    return _path(trial, target_ticket(trial, level))
+
+
+def ett_path(trial: Trial, level: int, draw: int = 0, source: str = "") -> Stage:
+    """The same of a transformed ticket."""
+    return _path(trial, ett(trial, level, source=source))
+
+
+def _path(trial: Trial, run: Stage) -> Stage:
+    a, b = (_with_order(trial, run, order) for order in ORDER_PAIRS[0])
+    return trial.measure("linear-path", {"a": a.out("state"), "b": b.out("state")}, points=PATH_POINTS, **trial.on_data())
+
+
 ARMS: dict[str, ArmFn] = {
     "dense": ticket, "ticket": ticket, "reinit": reinit, "random-mask": random_mask, "one-shot": one_shot,
     "one-shot-reinit": one_shot_reinit, "continued": continued, "continued-reset": continued_reset, "ticket-noise": ticket_noise,
     "magnitude-at-init": magnitude_at_init, "weight-movement": weight_movement, "init-magnitude": init_magnitude,
-    "random-prune": random_prune, "snip": snip, "ticket-stability": ticket_stability, "random-prune-stability": random_prune_stability,
+    "random-prune": random_prune, "snip": snip, "grasp": grasp, "synflow": synflow, "magnitude-at-rewind": magnitude_at_rewind,
+    "ett": ett, "ett-reinit": ett_reinit, "ett-random-mask": ett_random_mask, "ett-permuted-replicas": ett_permuted_replicas,
+    "ett-source-mask-snip": ett_source_mask_snip, "target-ticket": target_ticket, "ticket-path": ticket_path, "ett-path": ett_path,
+    "ticket-stability": ticket_stability, "random-prune-stability": random_prune_stability,
 }  # fmt: skip

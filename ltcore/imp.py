@@ -11,7 +11,7 @@ from typing import Any
 from ltcore import clock
 from ltcore.errors import UsageError
 from ltcore.library import Library
-from ltcore.models import INITS
+from ltcore.models import INITS, layer_kinds, layer_sizes, skeleton
 from ltcore.names import nearest
 from ltcore.recipe import Recipe, changed, check
 from ltcore.stages import Output, Stage
@@ -75,7 +75,7 @@ class Trial:
     # ---- building blocks -------------------------------------------------------------------------------------
     def init(self, *use: str | int) -> Output:
         """Initial weights and buffers; ``use`` names the draw, the trial's own init where it is left out."""
-        return Stage("init", {**self._net(), "path": [self.seed, *(use or ("init",))]}).out("state")
+        return Stage("init", {**self.net(), "path": [self.seed, *(use or ("init",))]}).out("state")
 
     def train(self, state: Output, mask: Output | None = None, *, start: int | None = None, stop: int | None = None,
               optimizer: Output | None = None, order: tuple[str | int, ...] = ()) -> Stage:  # fmt: skip
@@ -85,12 +85,14 @@ class Trial:
         """
         inputs = {"state": state} | ({"mask": mask} if mask else {}) | ({"optimizer": optimizer} if optimizer else {})
         span = {"start": self.rewind_it if start is None else start, "stop": self.length_it if stop is None else stop}
-        return Stage("train", {**self._net(), **self._training(order), **span}, inputs)
+        return Stage("train", {**self.net(), **self._training(order), **span}, inputs)
 
-    def score(self, weights: Output, start: Output, mask: Output | None, *use: str | int, criterion: str | None = None) -> Output:
-        """One number a weight, by the recipe's criterion unless another is named."""
+    def score(self, weights: Output, start: Output, mask: Output | None, *use: str | int, criterion: str | None = None,
+              **options: Any) -> Output:  # fmt: skip
+        """One number a weight, by the recipe's criterion unless another is named; ``options`` are the criterion's own."""
         name = criterion or self._criterion()
-        params = {**self._net(), "criterion": {"name": name, **self.library.source("criteria", name)}, "path": [self.seed, "score", *use]}
+        said = {"name": name, **self.library.source("criteria", name)} | ({"options": options} if options else {})
+        params = {**self.net(), "criterion": said, "path": [self.seed, "score", *use]}
         if getattr(self.library.criterion(name), "needs_gradient", False):
             params |= {k: v for k, v in self._training(("score",)).items() if k in ("data", "batch_size", "streams")}
         return Stage("score", params, {"weights": weights, "start": start} | ({"mask": mask} if mask else {})).out("scores")
@@ -98,7 +100,7 @@ class Trial:
     def prune(self, scores: Output, mask: Output | None, rates: Mapping[str, float] | None = None, scope: str | None = None) -> Output:
         """A mask without the lowest scores; rates per kind of layer are the recipe's unless given."""
         pruning = self.recipe.pruning
-        params = {**self._net(), "rates": dict(pruning.rates if rates is None else rates), "scope": scope or pruning.scope}
+        params = {**self.net(), "rates": dict(pruning.rates if rates is None else rates), "scope": scope or pruning.scope}
         return Stage("prune", params, {"scores": scores} | ({"mask": mask} if mask else {})).out("mask")
 
     def transform(self, op: str, artefact: str, inputs: Mapping[str, Output], *use: str | int, **params: Any) -> Output:
@@ -108,6 +110,19 @@ class Trial:
     def measure(self, what: str, inputs: Mapping[str, Output], **params: Any) -> Stage:
         """Numbers from artefacts: see ``ltcore.kinds.MEASURES``."""
         return Stage("measure", {"what": what, **params}, inputs)
+
+    def on_data(self) -> dict[str, Any]:
+        """What a measure on data must know: network, data set and streams."""
+        return {**self.net(), **{k: v for k, v in self._training().items() if k in ("data", "streams")}}
+
+    def prunable(self) -> dict[str, tuple[int, float]]:
+        """Of each tensor that the recipe prunes: its weights, and the share of what remains that goes each round."""
+        return self._once(("prunable",), self._prunable)
+
+    def _prunable(self) -> dict[str, tuple[int, float]]:
+        module = skeleton(self.library.model(self.recipe.model.name), self.recipe.model, self.data.input_shape, self.data.classes)
+        rates, sizes = self.recipe.pruning.rates, layer_sizes(module)
+        return {n: (sizes[n], rates[kind]) for n, kind in layer_kinds(module).items() if kind in rates}
 
     # ---- the loop --------------------------------------------------------------------------------------------
     def rewound(self) -> Output:
@@ -163,7 +178,8 @@ class Trial:
         return self._once(key, lambda: Trial(changed(self.recipe, changes), self.data, self.seed, self.library))
 
     # ---- parameters of stages --------------------------------------------------------------------------------
-    def _net(self) -> dict[str, Any]:
+    def net(self) -> dict[str, Any]:
+        """Model and the shapes of its inputs and outputs, as stages say them."""
         model = asdict(self.recipe.model) | self.library.source("models", self.recipe.model.name)
         return {"model": model, "input_shape": list(self.data.input_shape), "classes": self.data.classes}
 
