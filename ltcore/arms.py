@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from ltcore import elastic
+from ltcore.depths import at_depth
 from ltcore.errors import UsageError
 from ltcore.imp import Trial
 from ltcore.stages import Output, Stage
@@ -233,7 +233,7 @@ def _moved(trial: Trial, role: str, inputs: dict[str, Output], source: str, rule
 def _source(trial: Trial, name: str) -> Trial:
     """The same trial with the network of another depth, or with its own where no other is named."""
     model = trial.recipe.model
-    options = elastic.at_depth(model.name, model.options, name) if name else model.options
+    options = at_depth(model.name, model.options, name) if name else model.options
     return _whole(trial).with_changes({"model.options": options})
 
 

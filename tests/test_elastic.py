@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ltcore import arms, elastic, kinds, masks
-from ltcore.elastic import at_depth, block_map, carry, normal_map, transfer
+from ltcore.depths import at_depth
+from ltcore.elastic import block_map, carry, normal_map, transfer
 from ltcore.errors import UsageError
 from ltcore.kinds import Job
 from ltcore.library import Library
