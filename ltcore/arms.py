@@ -174,6 +174,27 @@ def _measured_mask(trial: Trial, level: int) -> Output:
     return trial.ticket(level).inputs["mask"]
 
 
+RIGL = {"every_it": 100, "share": 0.3}  # Evci et al. 2020, section 4.1: ΔT = 100, α = 0.3, until 3/4 of the training
+
+
+def rigl(trial: Trial, level: int, draw: int = 0, length: str = "1x") -> Stage:
+    """RigL at the ticket's sparsity, the same in every layer, from the initial weights; ``length`` "5x" trains five times as long, with
+    the schedule stretched (Evci et al. 2020)."""
+    times = _times(length)
+    drops = tuple(times * drop for drop in trial.recipe.optimizer.drops_it)
+    longer = trial.with_changes({"length": f"{times * trial.length_it}it", "optimizer.drops_it": drops})
+    scores, mask = longer.score(longer.init(), longer.init(), None, "rigl", level, draw, criterion="random"), None
+    for _ in range(level):
+        mask = longer.prune(scores, mask, scope="layerwise")
+    return longer.train(longer.init(), mask, start=0, regrow={**RIGL, "until_it": 3 * longer.length_it // 4})
+
+
+def _times(length: str) -> int:
+    if not (length.endswith("x") and length[:-1].isdigit() and int(length[:-1])):
+        raise UsageError(f"bad length {length!r}: write 1x or 5x")
+    return int(length[:-1])
+
+
 # ---- elastic tickets (Chen et al. 2021) --------------------------------------------------------------------------
 def ett(trial: Trial, level: int, draw: int = 0, source: str = "", order: str = "append", replicate: str = "", drop: str = "") -> Stage:
     """The ticket of ``source``, a network of the same family at another depth, stretched or squeezed to this one and trained from the
@@ -271,5 +292,5 @@ ARMS: dict[str, ArmFn] = {
     "random-prune": random_prune, "snip": snip, "grasp": grasp, "synflow": synflow, "magnitude-at-rewind": magnitude_at_rewind,
     "ett": ett, "ett-reinit": ett_reinit, "ett-random-mask": ett_random_mask, "ett-permuted-replicas": ett_permuted_replicas,
     "ett-source-mask-snip": ett_source_mask_snip, "target-ticket": target_ticket, "ticket-path": ticket_path, "ett-path": ett_path,
-    "ticket-stability": ticket_stability, "random-prune-stability": random_prune_stability,
+    "rigl": rigl, "ticket-stability": ticket_stability, "random-prune-stability": random_prune_stability,
 }  # fmt: skip

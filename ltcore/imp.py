@@ -78,14 +78,15 @@ class Trial:
         return Stage("init", {**self.net(), "path": [self.seed, *(use or ("init",))]}).out("state")
 
     def train(self, state: Output, mask: Output | None = None, *, start: int | None = None, stop: int | None = None,
-              optimizer: Output | None = None, order: tuple[str | int, ...] = ()) -> Stage:  # fmt: skip
+              optimizer: Output | None = None, order: tuple[str | int, ...] = (), regrow: Mapping[str, Any] | None = None) -> Stage:  # fmt: skip
         """Iterations [start, stop) of the recipe from ``state``; by default from the rewind step to the end.
 
-        ``order`` names another data order (and augmentation) than the trial's own.
+        ``order`` names another data order (and augmentation) than the trial's own, ``regrow`` moves the mask: see ``ltcore.training.rigl``.
         """
         inputs = {"state": state} | ({"mask": mask} if mask else {}) | ({"optimizer": optimizer} if optimizer else {})
         span = {"start": self.rewind_it if start is None else start, "stop": self.length_it if stop is None else stop}
-        return Stage("train", {**self.net(), **self._training(order), **span}, inputs)
+        moves = {"regrow": dict(regrow)} if regrow else {}
+        return Stage("train", {**self.net(), **self._training(order), **span, **moves}, inputs)
 
     def score(self, weights: Output, start: Output, mask: Output | None, *use: str | int, criterion: str | None = None,
               **options: Any) -> Output:  # fmt: skip

@@ -25,6 +25,7 @@ from ltcore.pruning import prune
 from ltcore.recipe import Evaluate, Model, Optimizer
 from ltcore.training.backends import Loop
 from ltcore.training.loop import Checkpoints, Replicate, Segment, train
+from ltcore.training.rigl import Regrow
 from ltcore.training.supervised import Batches, Streams, loss
 
 Tensors = dict[str, Tensor]
@@ -185,8 +186,8 @@ def _train(jobs: Sequence[Job], env: Env) -> list[Result]:
     results = []
     for job, t in zip(jobs, trained):
         values = _train_values(t.metrics, t.facts, params["evaluate"]["every_it"])
-        facts = t.facts | _network_facts(module, job, t.state)
-        results.append(Result({"state": t.state, "optimizer": t.optimizer}, values, t.curves, facts))
+        facts = t.facts | _network_facts(module, job, t.state, t.mask or job.inputs.get("mask", {}))
+        results.append(Result({"state": t.state, "optimizer": t.optimizer} | ({"mask": t.mask} if t.mask else {}), values, t.curves, facts))
     return results
 
 
@@ -195,7 +196,8 @@ def segment(params: Mapping[str, Any]) -> Segment:
     o, e = params["optimizer"], params["evaluate"]
     optimizer = Optimizer(**{**o, "betas": tuple(o["betas"]), "drops_it": tuple(o["drops_it"])})
     evaluate = Evaluate(e["every_it"], tuple(e["test"]), tuple(e["train"]))
-    return Segment(optimizer, params["batch_size"], params["start"], params["stop"], evaluate, params["data"]["val"], params["precision"])
+    regrow = Regrow(**params["regrow"]) if "regrow" in params else None
+    return Segment(optimizer, params["batch_size"], params["start"], params["stop"], evaluate, params["data"]["val"], params["precision"], regrow)
 
 
 def _replicate(job: Job) -> Replicate:
@@ -213,9 +215,8 @@ def _train_values(metrics: Mapping[str, Mapping[str, float]], facts: Mapping[str
     return values
 
 
-def _network_facts(module: nn.Module, job: Job, end: Tensors) -> dict[str, Any]:
+def _network_facts(module: nn.Module, job: Job, end: Tensors, mask: Tensors) -> dict[str, Any]:
     """Densities counted in the weights at the end, layers that died, weights on a path, and signs kept since the start."""
-    mask = job.inputs.get("mask", {})
     stray = [n for n, m in mask.items() if end[n][~m].any()]
     if stray:
         raise AssertionError(f"pruned weights are not 0 after training: {stray}")

@@ -22,7 +22,7 @@ NAMED = (3, 6, 8, 10)  # the levels that claims and rows name; the sweeps betwee
 
 LOSSES = {  # points below the ticket at level 10, in a world where the paper is right
     "ett": 0.1, "ett-reinit": 3.0, "ett-random-mask": 3.0, "ett-source-mask-snip": 2.0, "ett-permuted-replicas": 1.5, "snip": 2.0, "grasp": 2.5,
-    "magnitude-at-init": 1.5, "synflow": 2.0, "reinit": 3.0, "random-mask": 3.0, "ticket": 0.0, "dense": -0.5,
+    "magnitude-at-init": 1.5, "synflow": 2.0, "reinit": 3.0, "random-mask": 3.0, "ticket": 0.0, "dense": -0.5, "rigl": 1.0,
 }  # fmt: skip
 FEWER = {"": 0.1, "1234": 0.1, "12": 0.3, "23": 0.4, "34": 0.6, "1": 1.5}  # blocks that were replicated
 
