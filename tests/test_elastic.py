@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -41,6 +42,27 @@ DATA = load("elastic2021")
 )
 def test_worked_examples_of_stretching(source, target, order, replicate, expected):
     assert block_map(source, target, order, replicate) == expected
+
+
+EXAMPLES = yaml.safe_load(DATA.path.read_text(encoding="utf-8"))["ett_rules"]["worked_examples"]
+
+
+def coded(text: str) -> tuple[int, ...]:
+    """A map as the official code writes it, ``source:targets;…``, as the source of each place."""
+    pairs = [entry.split(":") for entry in text.split(" ")[0].split(";")]
+    places = {int(place): int(source) for source, targets in pairs for place in targets.split(",")}
+    return tuple(places[i] for i in range(len(places)))
+
+
+def test_the_files_own_examples_and_block_counts():
+    blocks = EXAMPLES["cifar_blocks_per_stage"]
+    assert blocks == {n: len(elastic.stages(net("resnet", **at_depth("resnet", {"width": 1}, n)))[0].units) for n in blocks}
+    pair = blocks["resnet32"], blocks["resnet56"]
+    assert block_map(*pair, "interpolate") == coded(EXAMPLES["resnet32_to_56_interpolate_code_mapping"])
+    assert block_map(*pair, "append") == coded(EXAMPLES["resnet32_to_56_append_code_mapping"])
+    for order in elastic.ORDERS:
+        printed = tuple(int(b[1:]) for b in EXAMPLES[f"resnet20_to_32_{order}"].split())
+        assert block_map(blocks["resnet20"], blocks["resnet32"], order) == printed
 
 
 def test_with_one_replicated_block_the_two_orders_are_one():
