@@ -135,7 +135,7 @@ def _mlp_arms(target: str, level: tuple[int, ...] | None) -> tuple[Arm, ...]:
 
 
 MLP_LEVEL = (10,)
-MINI: Mapping[str, Any] = {"data.name": "mnist1d", "data.options": {"num_train": 5000, "num_test": 10000}, "length": "3000it"}
+MINI: Mapping[str, Any] = {"data.name": "mnist1d", "data.options": {"num_train": 5000, "num_test": 10000}, "length": "1000it"}
 TINY = {**MINI, "length": "150it", "data.options": {"num_train": 1500, "num_test": 500}}
 
 
