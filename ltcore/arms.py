@@ -55,7 +55,8 @@ def synflow(trial: Trial, level: int, draw: int = 0) -> Stage:
     """The same with SynFlow's, in 100 rounds down to the ticket's density (Tanaka et al. 2020)."""
     layers = trial.prunable()
     density = sum(n * (1 - rate) ** level for n, rate in layers.values()) / max(sum(n for n, _ in layers.values()), 1)
-    return _before_training(trial, level, "synflow", rounds=SYNFLOW_ROUNDS, density=density, prunable=list(layers))
+    # Rounded, so that a last bit of another machine's power function is no other stage.
+    return _before_training(trial, level, "synflow", rounds=SYNFLOW_ROUNDS, density=round(density, 12), prunable=list(layers))
 
 
 def magnitude_at_rewind(trial: Trial, level: int, draw: int = 0) -> Stage:
