@@ -11,7 +11,8 @@ from replications import papers, registry
 from replications.schema import SCALES, Experiment, Paper, Scaled
 
 MEASURES = ("weight-movement", "init-magnitude")  # arms that train nothing of their own
-ON_THE_WAY = ("continued-reset",)  # arms whose mask comes from runs that stand in no table: one for each level between
+# Arms that need runs which stand in no table: as many as their highest level and this (a path has two copies of the ticket trained).
+ON_THE_WAY = {"continued-reset": -1, "ticket-path": 1, "ett-path": 1}
 
 
 def catalogue() -> list[dict[str, Any]]:
@@ -35,7 +36,7 @@ def _entry(key: str, head: papers.Title) -> dict[str, Any]:
 def _scale(experiment: Experiment, scale: str, data: str, s: Scaled) -> dict[str, Any]:
     length = iterations(changed(experiment.recipe, s.changes).length, 1)
     shown = sum(_runs(a.levels, a.draws, s.levels, bool(a.sizes)) for a in s.arms if a.build not in MEASURES)
-    runs = s.trials * (shown + sum(max(a.levels or (s.levels,)) - 1 for a in s.arms if a.build in ON_THE_WAY))
+    runs = s.trials * (shown + sum(max(a.levels or (s.levels,)) + ON_THE_WAY[a.build] for a in s.arms if a.build in ON_THE_WAY))
     return {"scale": scale, "data": data, "trials": s.trials, "levels": s.levels, "default": s.default, "runs_at_most": runs, "iterations_at_most": runs * length}
 
 

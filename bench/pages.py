@@ -19,9 +19,10 @@ from ltcore.errors import UserError
 from replications import papers, registry
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = ("README.md", "docs/frankle2019.md", "docs/stabilizing2019.md", "results/README.md")
+PAGES = ("README.md", "docs/frankle2019.md", "docs/stabilizing2019.md", "docs/elastic2021.md", "results/README.md")
 FULL, QUICK = "frankle2019-paper-cpu", "frankle2019-quick-mnist"
 STABLE, STABLE_QUICK = "stabilizing2019-paper-cpu", "stabilizing2019-quick-mnist1d"
+ELASTIC_QUICK = "elastic2021-quick-mnist"
 DRAWN = (FULL, STABLE)
 IMAGES = ROOT / "docs" / "img"  # in a folder for each paper
 _BLOCK = re.compile(r"(<!-- table ([\w-]+) -->\n).*?(<!-- end -->)", re.S)
@@ -81,6 +82,16 @@ def _parts(_: Mapping[str, Any], c: Mapping[str, Any]) -> str:
     return export.md_table(section)
 
 
+def _arms_at(level: int) -> Callable[[Mapping[str, Any], Mapping[str, Any]], str]:
+    """All arms at one level, beside the dense nets."""
+
+    def table(_: Mapping[str, Any], c: Mapping[str, Any]) -> str:
+        shown = [e for e in c["arms"] if e["condition"].get("level", level) == level]
+        return export.md_table(tables.arm_section(c | {"arms": shown}))
+
+    return table
+
+
 def _about(m: Mapping[str, Any], c: Mapping[str, Any]) -> str:
     """What the packed result is."""
     p = c["provenance"]
@@ -96,6 +107,8 @@ TABLES: dict[str, tuple[str, Callable[[Mapping[str, Any], Mapping[str, Any]], st
     "full-parts": (FULL, _parts), "full-about": (FULL, _about),
     "stable-about": (STABLE, _about), "stable-parts": (STABLE, _parts), "stable-rows": (STABLE, _rows),
     "stable-quick-about": (STABLE_QUICK, _about), "stable-quick-parts": (STABLE_QUICK, _parts), "stable-quick-rows": (STABLE_QUICK, _rows),
+    "elastic-quick-about": (ELASTIC_QUICK, _about), "elastic-quick-parts": (ELASTIC_QUICK, _parts), "elastic-quick-rows": (ELASTIC_QUICK, _rows),
+    "elastic-quick-arms": (ELASTIC_QUICK, _arms_at(10)),
 }  # fmt: skip
 
 

@@ -137,7 +137,7 @@ def _words(experiment: Experiment, arm: Arm, level: int) -> tuple[dict[str, Any]
         condition.pop("rewind", None)  # a dense net is never rewound: one of it serves every rewind point
         base |= {"level": 0, "weights_remaining_pct": 100.0}
     else:
-        condition["level"] = level
+        (condition if arm.name_level else base)["level"] = level
     return condition, base
 
 

@@ -5,7 +5,9 @@ A user's arm has the same form; see ``examples/``.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
+from ltcore.depths import at_depth
 from ltcore.errors import UsageError
 from ltcore.imp import Trial
 from ltcore.stages import Output, Stage
@@ -27,7 +29,7 @@ def random_mask(trial: Trial, level: int, draw: int = 0, weights: str = "fresh")
     """A mask drawn anew with the ticket's count in every layer; ``weights`` original (rewound) or fresh."""
     mask = trial.shuffled(trial.mask(level), "random-mask", level, draw)
     if weights == "original":
-        return trial.train(trial.rewound(), mask)
+        return trial.rewound_run(mask)
     return trial.train(trial.init("random-mask", level, draw), mask, start=0)
 
 
@@ -37,8 +39,34 @@ def random_prune(trial: Trial, level: int, draw: int = 0) -> Stage:
 
 
 def snip(trial: Trial, level: int, draw: int = 0) -> Stage:
-    """SNIP's mask before any training, at the ticket's exact counts (Lee et al. 2019)."""
-    return trial.train(trial.rewound(), _in_rounds(trial, trial.score(trial.rewound(), trial.init(), None, "snip", criterion="snip"), level))
+    """SNIP's mask at the weights that tickets are rewound to, at the ticket's exact counts (Lee et al. 2019)."""
+    return _before_training(trial, level, "snip")
+
+
+def grasp(trial: Trial, level: int, draw: int = 0) -> Stage:
+    """The same with GraSP's mask (Wang et al. 2020)."""
+    return _before_training(trial, level, "grasp")
+
+
+SYNFLOW_ROUNDS = 100  # Tanaka et al. 2020, section 6
+
+
+def synflow(trial: Trial, level: int, draw: int = 0) -> Stage:
+    """The same with SynFlow's, in 100 rounds down to the ticket's density (Tanaka et al. 2020)."""
+    layers = trial.prunable()
+    density = sum(n * (1 - rate) ** level for n, rate in layers.values()) / max(sum(n for n, _ in layers.values()), 1)
+    # Rounded, so that a last bit of another machine's power function is no other stage.
+    return _before_training(trial, level, "synflow", rounds=SYNFLOW_ROUNDS, density=round(density, 12), prunable=list(layers))
+
+
+def magnitude_at_rewind(trial: Trial, level: int, draw: int = 0) -> Stage:
+    """Small weights removed at the step that tickets are rewound to, round by round to the ticket's exact counts."""
+    return _before_training(trial, level, "magnitude")
+
+
+def _before_training(trial: Trial, level: int, criterion: str, **options: Any) -> Stage:
+    scores = trial.score(trial.rewound(), trial.init(), None, criterion, criterion=criterion, **options)
+    return trial.rewound_run(_in_rounds(trial, scores, level))
 
 
 def _one_shot_mask(trial: Trial, level: int) -> Output:
@@ -58,7 +86,7 @@ def _pruned_once(trial: Trial, rates: Mapping[str, float]) -> Output:
 
 def one_shot(trial: Trial, level: int, draw: int = 0) -> Stage:
     """The dense net is trained once, pruned to size and rewound."""
-    return trial.train(trial.rewound(), _one_shot_mask(trial, level))
+    return trial.rewound_run(_one_shot_mask(trial, level))
 
 
 def one_shot_reinit(trial: Trial, level: int, draw: int = 0) -> Stage:
@@ -68,7 +96,7 @@ def one_shot_reinit(trial: Trial, level: int, draw: int = 0) -> Stage:
 
 def one_shot_kept(trial: Trial, level: int, draw: int = 0) -> Stage:
     """One-shot pruning that leaves ``level`` percent of the prunable weights, rewound (Frankle et al. 2019, Sec 5)."""
-    return trial.train(trial.rewound(), _kept_mask(trial, level))
+    return trial.rewound_run(_kept_mask(trial, level))
 
 
 def one_shot_kept_reinit(trial: Trial, level: int, draw: int = 0) -> Stage:
@@ -78,7 +106,7 @@ def one_shot_kept_reinit(trial: Trial, level: int, draw: int = 0) -> Stage:
 
 def one_shot_kept_random(trial: Trial, level: int, draw: int = 0) -> Stage:
     """A random mask with the same count in every layer, from the weights that the subnetwork is rewound to."""
-    return trial.train(trial.rewound(), trial.shuffled(_kept_mask(trial, level), "one-shot-random", level, draw))
+    return trial.rewound_run(trial.shuffled(_kept_mask(trial, level), "one-shot-random", level, draw))
 
 
 def _continued(trial: Trial, level: int) -> tuple[Stage, Output | None]:
@@ -97,7 +125,7 @@ def continued(trial: Trial, level: int, draw: int = 0) -> Stage:
 
 def continued_reset(trial: Trial, level: int, draw: int = 0) -> Stage:
     """The mask of pruning and training on, reset once at the end (Frankle & Carbin 2019, App B, strategy 2)."""
-    return trial.train(trial.rewound(), _continued(trial, level)[1])
+    return trial.rewound_run(_continued(trial, level)[1])
 
 
 def ticket_noise(trial: Trial, level: int, draw: int = 0, noise_sd: float = 1.0) -> Stage:
@@ -109,7 +137,7 @@ def ticket_noise(trial: Trial, level: int, draw: int = 0, noise_sd: float = 1.0)
 def magnitude_at_init(trial: Trial, level: int, draw: int = 0) -> Stage:
     """Small initial weights removed before any training, round by round to the ticket's exact counts (App F.4)."""
     scores = trial.score(trial.init(), trial.init(), None, "at-init", criterion="magnitude")
-    return trial.train(trial.rewound(), _in_rounds(trial, scores, level))
+    return trial.rewound_run(_in_rounds(trial, scores, level))
 
 
 def _in_rounds(trial: Trial, scores: Output, level: int) -> Output | None:
@@ -170,10 +198,124 @@ def _measured_mask(trial: Trial, level: int) -> Output:
     return trial.ticket(level).inputs["mask"]
 
 
+RIGL = {"every_it": 100, "share": 0.3}  # Evci et al. 2020, section 4.1: ΔT = 100, α = 0.3, until 3/4 of the training
+
+
+def rigl(trial: Trial, level: int, draw: int = 0, length: str = "1x") -> Stage:
+    """RigL at the ticket's sparsity, the same in every layer, from the initial weights; ``length`` "5x" trains five times as long, with
+    the schedule stretched (Evci et al. 2020)."""
+    times = _times(length)
+    drops = tuple(times * drop for drop in trial.recipe.optimizer.drops_it)
+    longer = trial.with_changes({"length": f"{times * trial.length_it}it", "optimizer.drops_it": drops})
+    scores, mask = longer.score(longer.init(), longer.init(), None, "rigl", level, draw, criterion="random"), None
+    for _ in range(level):
+        mask = longer.prune(scores, mask, scope="layerwise")
+    return longer.train(longer.init(), mask, start=0, regrow={**RIGL, "until_it": 3 * longer.length_it // 4})
+
+
+def _times(length: str) -> int:
+    if not (length.endswith("x") and length[:-1].isdigit() and int(length[:-1])):
+        raise UsageError(f"bad length {length!r}: write 1x or 5x")
+    return int(length[:-1])
+
+
+# ---- elastic tickets (Chen et al. 2021) --------------------------------------------------------------------------
+def ett(trial: Trial, level: int, draw: int = 0, source: str = "", order: str = "append", replicate: str = "", drop: str = "") -> Stage:
+    """The ticket of ``source``, a network of the same family at another depth, stretched or squeezed to this one and trained from the
+    rewind step: mask, rewound weights and norms together. Without a source its own ticket, unchanged. See ``ltcore.elastic``."""
+    rules = {"order": order, "replicate": replicate, "drop": drop}
+    return trial.train(_moved_state(trial, source, rules), _broken_or_not(trial, _moved_mask(trial, level, source, rules), level))
+
+
+def ett_reinit(trial: Trial, level: int, draw: int = 0, source: str = "") -> Stage:
+    """The transformed mask with freshly drawn weights, trained from the start."""
+    mask = _broken_or_not(trial, _moved_mask(trial, level, source), level)
+    return trial.train(trial.init("ett-reinit", level, draw), mask, start=0)
+
+
+def ett_random_mask(trial: Trial, level: int, draw: int = 0, source: str = "") -> Stage:
+    """The transformed weights under a random mask with the transformed one's count in every layer."""
+    mask = trial.shuffled(_moved_mask(trial, level, source), "ett-random-mask", level, draw)
+    return trial.train(_moved_state(trial, source), mask)
+
+
+def ett_permuted_replicas(trial: Trial, level: int, draw: int = 0, source: str = "", order: str = "append", replicate: str = "") -> Stage:
+    """The transformed ticket with the masks of its replicated units permuted, those of the original units kept."""
+    rules = {"order": order, "replicate": replicate}
+    mask = _moved_mask(trial, level, source, {**rules, "replicas": "permuted"}, level, draw)
+    return trial.train(_moved_state(trial, source, rules), mask)
+
+
+def ett_source_mask_snip(trial: Trial, level: int, draw: int = 0, source: str = "") -> Stage:
+    """The source's ticket on the units that the source has; the extra units wear SNIP's mask on the target's own rewound weights."""
+    mask = _moved(trial, "mask", {"mask": _source(trial, source).mask(level), "extra_mask": snip(trial, level).inputs["mask"]}, source)
+    return trial.train(_moved(trial, "state", {"state": _source(trial, source).rewound(), "extra_state": trial.rewound()}, source), mask)
+
+
+def target_ticket(trial: Trial, level: int, draw: int = 0) -> Stage:
+    """The network's own ticket, whole where the control breaks the transformed ones: what these are held against."""
+    return _whole(trial).ticket(level)
+
+
+Rules = dict[str, str]
+RULES: Rules = {"order": "append", "replicate": "", "drop": "", "replicas": "kept"}
+
+
+def _moved_state(trial: Trial, source: str, rules: Rules | None = None) -> Output:
+    """The source's rewound weights at this network's depth: one artefact for all levels."""
+    return _moved(trial, "state", {"state": _source(trial, source).rewound()}, source, rules)
+
+
+def _moved_mask(trial: Trial, level: int, source: str, rules: Rules | None = None, *use: int) -> Output:
+    return _moved(trial, "mask", {"mask": _source(trial, source).mask(level)}, source, rules, *use)
+
+
+def _moved(trial: Trial, role: str, inputs: dict[str, Output], source: str, rules: Rules | None = None, *use: int) -> Output:
+    said = {**RULES, **(rules or {}), "source": _source(trial, source).net()["model"]}
+    return trial.transform("elastic", role, inputs, *use, **trial.net(), **said)
+
+
+def _source(trial: Trial, name: str) -> Trial:
+    """The same trial with the network of another depth, or with its own where no other is named."""
+    model = trial.recipe.model
+    options = at_depth(model.name, model.options, name) if name else model.options
+    return _whole(trial).with_changes({"model.options": options})
+
+
+def _whole(trial: Trial) -> Trial:
+    """The control shuffled-mask permutes transformed masks alone; other controls break the source's ticket as they break any."""
+    return trial.with_changes({"control": "none"}) if trial.recipe.control == "shuffled-mask" else trial
+
+
+def _broken_or_not(trial: Trial, mask: Output, level: int) -> Output:
+    return trial.shuffled(mask, "control", level) if trial.recipe.control == "shuffled-mask" else mask
+
+
+PATH_POINTS = 21  # numpy.linspace(0, 1, 21) in the official code of Chen et al. 2021
+
+
+def ticket_path(trial: Trial, level: int, draw: int = 0) -> Stage:
+    """Linear mode connectivity of the ticket: accuracy on the straight path between two copies trained with different data orders."""
+    return _path(trial, target_ticket(trial, level))
+
+
+def ett_path(trial: Trial, level: int, draw: int = 0, source: str = "") -> Stage:
+    """The same of a transformed ticket."""
+    return _path(trial, ett(trial, level, source=source))
+
+
+def _path(trial: Trial, run: Stage) -> Stage:
+    a, b = (_with_order(trial, run, order) for order in ORDER_PAIRS[0])
+    return trial.measure("linear-path", {"a": a.out("state"), "b": b.out("state")}, points=PATH_POINTS, **trial.on_data())
+
+
 ARMS: dict[str, ArmFn] = {
     "dense": ticket, "ticket": ticket, "reinit": reinit, "random-mask": random_mask, "one-shot": one_shot,
     "one-shot-reinit": one_shot_reinit, "continued": continued, "continued-reset": continued_reset, "ticket-noise": ticket_noise,
     "magnitude-at-init": magnitude_at_init, "weight-movement": weight_movement, "init-magnitude": init_magnitude,
     "one-shot-kept": one_shot_kept, "one-shot-kept-reinit": one_shot_kept_reinit, "one-shot-kept-random": one_shot_kept_random,
-    "random-prune": random_prune, "snip": snip, "ticket-stability": ticket_stability, "random-prune-stability": random_prune_stability,
+    "random-prune": random_prune, "snip": snip, "grasp": grasp, "synflow": synflow, "magnitude-at-rewind": magnitude_at_rewind,
+    "ett": ett, "ett-reinit": ett_reinit, "ett-random-mask": ett_random_mask, "ett-permuted-replicas": ett_permuted_replicas,
+    "ett-source-mask-snip": ett_source_mask_snip, "target-ticket": target_ticket, "ticket-path": ticket_path, "ett-path": ett_path,
+    "rigl": rigl, "ticket-stability": ticket_stability, "random-prune-stability": random_prune_stability,
 }  # fmt: skip

@@ -11,7 +11,7 @@ from typing import Any
 from ltcore import clock
 from ltcore.errors import UsageError
 from ltcore.library import Library
-from ltcore.models import INITS
+from ltcore.models import INITS, layer_kinds, layer_sizes, skeleton
 from ltcore.names import nearest
 from ltcore.recipe import Recipe, changed, check
 from ltcore.stages import REVISIONS, Output, Stage
@@ -78,22 +78,25 @@ class Trial:
     # ---- building blocks -------------------------------------------------------------------------------------
     def init(self, *use: str | int) -> Output:
         """Initial weights and buffers; ``use`` names the draw, the trial's own init where it is left out."""
-        return Stage("init", {**self._net(), "path": [self.seed, *(use or ("init",))]}).out("state")
+        return Stage("init", {**self.net(), "path": [self.seed, *(use or ("init",))]}).out("state")
 
     def train(self, state: Output, mask: Output | None = None, *, start: int | None = None, stop: int | None = None,
-              optimizer: Output | None = None, order: tuple[str | int, ...] = ()) -> Stage:  # fmt: skip
+              optimizer: Output | None = None, order: tuple[str | int, ...] = (), regrow: Mapping[str, Any] | None = None) -> Stage:  # fmt: skip
         """Iterations [start, stop) of the recipe from ``state``; by default from the rewind step to the end.
 
-        ``order`` names another data order (and augmentation) than the trial's own.
+        ``order`` names another data order (and augmentation) than the trial's own, ``regrow`` moves the mask: see ``ltcore.training.rigl``.
         """
         inputs = {"state": state} | ({"mask": mask} if mask else {}) | ({"optimizer": optimizer} if optimizer else {})
         span = {"start": self.rewind_it if start is None else start, "stop": self.length_it if stop is None else stop}
-        return Stage("train", {**self._net(), **self._training(order), **span}, inputs)
+        moves = {"regrow": dict(regrow)} if regrow else {}
+        return Stage("train", {**self.net(), **self._training(order), **span, **moves}, inputs)
 
-    def score(self, weights: Output, start: Output, mask: Output | None, *use: str | int, criterion: str | None = None) -> Output:
-        """One number a weight, by the recipe's criterion unless another is named."""
+    def score(self, weights: Output, start: Output, mask: Output | None, *use: str | int, criterion: str | None = None,
+              **options: Any) -> Output:  # fmt: skip
+        """One number a weight, by the recipe's criterion unless another is named; ``options`` are the criterion's own."""
         name = criterion or self._criterion()
-        params = {**self._net(), "criterion": {"name": name, **self.library.source("criteria", name)}, "path": [self.seed, "score", *use]}
+        said = {"name": name, **self.library.source("criteria", name)} | ({"options": options} if options else {})
+        params = {**self.net(), "criterion": said, "path": [self.seed, "score", *use]}
         if getattr(self.library.criterion(name), "needs_gradient", False):
             params |= {k: v for k, v in self._training(("score",)).items() if k in ("data", "batch_size", "streams")}
         return Stage("score", params, {"weights": weights, "start": start} | ({"mask": mask} if mask else {})).out("scores")
@@ -101,7 +104,7 @@ class Trial:
     def prune(self, scores: Output, mask: Output | None, rates: Mapping[str, float] | None = None, scope: str | None = None) -> Output:
         """A mask without the lowest scores; rates per kind of layer are the recipe's unless given."""
         pruning = self.recipe.pruning
-        params = {**self._net(), "rates": dict(pruning.rates if rates is None else rates), "scope": scope or pruning.scope}
+        params = {**self.net(), "rates": dict(pruning.rates if rates is None else rates), "scope": scope or pruning.scope}
         return Stage("prune", params, {"scores": scores} | ({"mask": mask} if mask else {})).out("mask")
 
     def transform(self, op: str, artefact: str, inputs: Mapping[str, Output], *use: str | int, **params: Any) -> Output:
@@ -111,6 +114,19 @@ class Trial:
     def measure(self, what: str, inputs: Mapping[str, Output], **params: Any) -> Stage:
         """Numbers from artefacts: see ``ltcore.kinds.MEASURES``."""
         return Stage("measure", {"what": what, **params}, inputs)
+
+    def on_data(self) -> dict[str, Any]:
+        """What a measure on data must know: network, data set and streams."""
+        return {**self.net(), **{k: v for k, v in self._training().items() if k in ("data", "streams")}}
+
+    def prunable(self) -> dict[str, tuple[int, float]]:
+        """Of each tensor that the recipe prunes: its weights, and the share of what remains that goes each round."""
+        return self._once(("prunable",), self._prunable)
+
+    def _prunable(self) -> dict[str, tuple[int, float]]:
+        module = skeleton(self.library.model(self.recipe.model.name), self.recipe.model, self.data.input_shape, self.data.classes)
+        rates, sizes = self.recipe.pruning.rates, layer_sizes(module)
+        return {n: (sizes[n], rates[kind]) for n, kind in layer_kinds(module).items() if kind in rates}
 
     # ---- the loop --------------------------------------------------------------------------------------------
     def rewound(self) -> Output:
@@ -126,12 +142,12 @@ class Trial:
         return self._once(("mask", level), lambda: self._mask(level)) if level else None
 
     def _ticket(self, level: int) -> Stage:
-        return self._rewound_run(self._rewind(level), self._ticket_mask(level)) if level else self._rewound_run(self.rewound(), None)
+        return self.rewound_run(self._ticket_mask(level), self._rewind(level)) if level else self.rewound_run(None)
 
-    def _rewound_run(self, state: Output, mask: Output | None) -> Stage:
+    def rewound_run(self, mask: Output | None, state: Output | None = None) -> Stage:
         """From W_k to the end; the dense network goes on with its own optimiser state, so that the cut at k does not change it."""
         kept = self.rewind_it and (mask is None or self.recipe.optimizer_state == "kept")
-        return self.train(state, mask, optimizer=self._start().out("optimizer") if kept else None)
+        return self.train(state or self.rewound(), mask, optimizer=self._start().out("optimizer") if kept else None)
 
     def _mask(self, level: int) -> Output:
         """Chains are long: the levels below are built first, so that the recursion stays flat."""
@@ -156,7 +172,7 @@ class Trial:
         return self.shuffled(mask, "control", level) if self.recipe.control == "shuffled-mask" else mask
 
     def _unbroken(self, level: int) -> Stage:
-        return self._rewound_run(self.rewound(), self.mask(level))
+        return self.rewound_run(self.mask(level))
 
     def shuffled(self, mask: Output, *use: str | int) -> Output:
         """The mask permuted within each layer."""
@@ -168,7 +184,8 @@ class Trial:
         return self._once(key, lambda: Trial(changed(self.recipe, changes), self.data, self.seed, self.library))
 
     # ---- parameters of stages --------------------------------------------------------------------------------
-    def _net(self) -> dict[str, Any]:
+    def net(self) -> dict[str, Any]:
+        """Model and the shapes of its inputs and outputs, as stages say them."""
         model = asdict(self.recipe.model) | self.library.source("models", self.recipe.model.name)
         return {"model": model, "input_shape": list(self.data.input_shape), "classes": self.data.classes}
 

@@ -12,9 +12,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
-from ltcore import masks, seeds
-from ltcore.criteria import Scored
+from ltcore import elastic, masks, paths, seeds
+from ltcore.criteria import Network, Scored
 from ltcore.data import Dataset
 from ltcore.errors import UserError
 from ltcore.library import Library, of_user
@@ -24,6 +25,7 @@ from ltcore.recipe import Evaluate, Model, Optimizer
 from ltcore.training import precision
 from ltcore.training.backends import Loop
 from ltcore.training.loop import Checkpoints, Replicate, Segment, train
+from ltcore.training.rigl import Regrow
 from ltcore.training.supervised import Batches, Streams, loss
 
 Tensors = dict[str, Tensor]
@@ -100,9 +102,11 @@ def _score(job: Job, env: Env) -> Result:
     names = list(layer_kinds(module))
     weights, start = ({n: job.inputs[role][n] for n in names} for role in ("weights", "start"))
     mask = {n: job.inputs.get("mask", {}).get(n, torch.ones_like(weights[n], dtype=torch.bool)) for n in names}
-    criterion = job.params["criterion"]["name"]
+    criterion, options = job.params["criterion"]["name"], job.params["criterion"].get("options", {})
+    gradient, network = _gradient_on_batch(module, job, env, mask), _scored_network(module, job, env, mask)
+    given = Scored(weights, start, mask, seeds.stream(*job.params["path"]), gradient, network, options)
     with of_user(f"criterion {criterion!r} failed", env.library.file):
-        scores = env.library.criterion(criterion)(Scored(weights, start, mask, seeds.stream(*job.params["path"]), _gradient_on_batch(module, job, env, mask)))
+        scores = env.library.criterion(criterion)(given)
     _check_scores(criterion, scores, weights)
     return Result({"scores": {n: s.contiguous() for n, s in scores.items()}})
 
@@ -123,6 +127,24 @@ def _gradient_on_batch(module: nn.Module, job: Job, env: Env, mask: Tensors) -> 
             return {n: g[0].cpu() for n, g in backend.grads(*batches.fetch(batches.index(0)))[1].items()}
 
     return gradient
+
+
+def _scored_network(module: nn.Module, job: Job, env: Env, mask: Tensors) -> Network:
+    """For criteria that need more than that gradient: the network at the masked weights, and the same batch."""
+    state = {n: t * mask[n].to(t.dtype) if n in mask else t for n, t in job.inputs["weights"].items()}
+
+    def outputs(changed: Mapping[str, Tensor], x: Tensor, training: bool) -> Tensor:
+        tensors = {n: t.clone() for n, t in state.items()} | dict(changed)  # a pass in training mode writes to buffers
+        return functional_call(module.train(training), {n: t.to(x.device) for n, t in tensors.items()}, (x,))
+
+    def batch() -> tuple[Tensor, Tensor]:
+        streams = Streams(**{**job.params["streams"], "augment": None})
+        dtype = next(w.dtype for w in state.values() if w.is_floating_point())
+        batches = Batches(env.dataset(job.params["data"]), job.params["data"]["val"], job.params["batch_size"], [streams], dtype)
+        x, y = batches.fetch(batches.index(0))
+        return x[0], y[0]
+
+    return Network(state, outputs, tuple(job.params["input_shape"]), batch if "data" in job.params else None)
 
 
 def _check_scores(criterion: str, scores: Any, weights: Mapping[str, Tensor]) -> None:
@@ -164,8 +186,8 @@ def _train(jobs: Sequence[Job], env: Env) -> list[Result]:
     results = []
     for job, t in zip(jobs, trained):
         values = _train_values(t.metrics, t.facts, params["evaluate"]["every_it"])
-        facts = t.facts | _network_facts(module, job, t.state)
-        results.append(Result({"state": t.state, "optimizer": t.optimizer}, values, t.curves, facts))
+        facts = t.facts | _network_facts(module, job, t.state, t.mask or job.inputs.get("mask", {}))
+        results.append(Result({"state": t.state, "optimizer": t.optimizer} | ({"mask": t.mask} if t.mask else {}), values, t.curves, facts))
     return results
 
 
@@ -174,8 +196,9 @@ def segment(params: Mapping[str, Any]) -> Segment:
     o, e = params["optimizer"], params["evaluate"]
     optimizer = Optimizer(**{**o, "betas": tuple(o["betas"]), "drops_it": tuple(o["drops_it"])})
     evaluate = Evaluate(e["every_it"], tuple(e["test"]), tuple(e["train"]))
+    regrow = Regrow(**params["regrow"]) if "regrow" in params else None
     return Segment(optimizer, params["batch_size"], params["start"], params["stop"], evaluate, params["data"]["val"], params["precision"],
-                   params.get("augment", "crop-flip"))
+                   params.get("augment", "crop-flip"), regrow)
 
 
 def _replicate(job: Job) -> Replicate:
@@ -193,9 +216,8 @@ def _train_values(metrics: Mapping[str, Mapping[str, float]], facts: Mapping[str
     return values
 
 
-def _network_facts(module: nn.Module, job: Job, end: Tensors) -> dict[str, Any]:
+def _network_facts(module: nn.Module, job: Job, end: Tensors, mask: Tensors) -> dict[str, Any]:
     """Densities counted in the weights at the end, layers that died, weights on a path, and signs kept since the start."""
-    mask = job.inputs.get("mask", {})
     stray = [n for n, m in mask.items() if end[n][~m].any()]
     if stray:
         raise AssertionError(f"pruned weights are not 0 after training: {stray}")
@@ -210,23 +232,42 @@ def _network_facts(module: nn.Module, job: Job, end: Tensors) -> dict[str, Any]:
 
 
 # ---- transform -----------------------------------------------------------------------------------------------
-def _shuffle(job: Job) -> Tensors:
-    return masks.shuffled(job.inputs["mask"], seeds.stream(*job.params["path"]))
+def _shuffle(job: Job, env: Env) -> Result:
+    return Result({"mask": masks.shuffled(job.inputs["mask"], seeds.stream(*job.params["path"]))})
 
 
-def _noise(job: Job) -> Tensors:
+def _noise(job: Job, env: Env) -> Result:
     """w + sd × (the layer's own standard deviation) × N(0, 1) on every parameter that varies; constant ones (biases of 0) stay."""
     generator, sd = seeds.stream(*job.params["path"]), job.params["sd"]
     draws = {n: torch.randn(w.shape, generator=generator) for n, w in job.inputs["state"].items()}
-    return {n: w + sd * w.std() * draws[n] if w.is_floating_point() and w.numel() > 1 else w for n, w in job.inputs["state"].items()}
+    noisy = {n: w + sd * w.std() * draws[n] if w.is_floating_point() and w.numel() > 1 else w for n, w in job.inputs["state"].items()}
+    return Result({"state": noisy})
 
 
-TRANSFORMS: dict[str, tuple[str, Callable[[Job], Tensors]]] = {"shuffle": ("mask", _shuffle), "noise": ("state", _noise)}
+def _elastic(job: Job, env: Env) -> Result:
+    """Weights and mask (where there is one) of a source network as those of another depth; see ``ltcore.elastic``.
+
+    With inputs ``extra_state`` and ``extra_mask`` the replicas take those of the target itself; with ``replicas`` permuted their masks
+    are permuted within each layer.
+    """
+    p = job.params
+    source, target = (_module({**p, "model": p[role]}, env) for role in ("source", "model"))
+    plan = elastic.transfer(source, target, p["order"], p["replicate"], p["drop"])
+    out = {role: elastic.carry(job.inputs[role], plan) for role in ("state", "mask") if role in job.inputs}
+    for role, tensors in out.items():
+        tensors |= {n: job.inputs[f"extra_{role}"][n] for n in tensors if n in plan.replicas and f"extra_{role}" in job.inputs}
+    if p["replicas"] == "permuted":
+        replicas = {n: m for n, m in out["mask"].items() if n in plan.replicas}
+        out["mask"] |= masks.shuffled(replicas, seeds.stream(*p["path"]))
+    density = _density(masks.report(out["mask"], sum(layer_sizes(target).values()))) if "mask" in out else {}
+    return Result(out, facts={**density, "block_maps": [list(m) for m in plan.maps]})
+
+
+TRANSFORMS: dict[str, Callable[[Job, Env], Result]] = {"shuffle": _shuffle, "noise": _noise, "elastic": _elastic}
 
 
 def _transform(job: Job, env: Env) -> Result:
-    artefact, op = TRANSFORMS[job.params["op"]]
-    return Result({artefact: op(job)})
+    return TRANSFORMS[job.params["op"]](job, env)
 
 
 # ---- measure -------------------------------------------------------------------------------------------------
@@ -267,7 +308,21 @@ MEASURES: dict[str, Callable[[Job], list[Value]]] = {
 }  # fmt: skip
 
 
+def _linear_path(job: Job, env: Env) -> Result:
+    """Test accuracy on the straight path between two trained networks, and how far it falls below the mean of its two ends."""
+    p, data = job.params, env.dataset(job.params["data"])
+    accuracies = paths.accuracies(_module(p, env), data, Streams(**p["streams"]), job.inputs["a"], job.inputs["b"], p["points"])
+    drop = (accuracies[0] + accuracies[-1]) / 2 - min(accuracies)
+    curves = {"place": paths.places(p["points"]), "test_accuracy_pct": accuracies}
+    return Result(values=[Value("max_accuracy_drop_on_path_pp", drop, None, 100 / len(data.test))], curves=curves)
+
+
+ON_DATA: dict[str, Callable[[Job, Env], Result]] = {"linear-path": _linear_path}
+
+
 def _measure(job: Job, env: Env) -> Result:
+    if job.params["what"] in ON_DATA:
+        return ON_DATA[job.params["what"]](job, env)
     return Result(values=MEASURES[job.params["what"]](job))
 
 

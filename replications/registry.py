@@ -7,7 +7,9 @@ from ltcore.errors import UsageError
 from ltcore.names import nearest
 from replications.schema import Paper
 
-MODULES = {"frankle2019": "replications.frankle2019", "stabilizing2019": "replications.stabilizing2019"}
+MODULES = {
+    "frankle2019": "replications.frankle2019", "stabilizing2019": "replications.stabilizing2019", "elastic2021": "replications.elastic2021",
+}  # fmt: skip
 
 
 def load(key: str) -> Paper:

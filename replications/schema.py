@@ -23,6 +23,7 @@ class Arm:
         draws: reinitialisations or random masks a trial.
         options: keyword arguments of ``build``, which are also conditions of what is measured.
         sizes: for arms without a level: level -> percent of weights, by which rows are joined.
+        name_level: whether the level has to be named by whoever wants the numbers; False where the paper's file fixes one and names none.
     """
 
     build: str | Callable[..., Any]
@@ -31,6 +32,7 @@ class Arm:
     draws: int = 1
     options: Mapping[str, Any] = field(default_factory=dict)
     sizes: Mapping[int, float] | None = None
+    name_level: bool = True
 
     @property
     def arm(self) -> str:

@@ -198,6 +198,14 @@ def test_mask_overlap_by_hand():
     assert {v.metric: v.value for v in values} == {"mask_overlap_ratio": 1 / 3, "mask_overlap_chance_ratio": 1 / 3, "mask_distance": 0.5}
 
 
+@pytest.mark.parametrize(("name", "options"), [("random-mask", {"weights": "original"}), ("random-prune", {}), ("snip", {}), ("one-shot", {}),
+                                               ("one-shot-kept", {}), ("magnitude-at-init", {})])  # fmt: skip
+def test_what_starts_at_the_rewound_weights_takes_the_optimizer_that_tickets_take(small_data, name, options):
+    for state, taken in (("fresh", False), ("kept", True)):
+        one = trial(small_data, recipe=changed(SHORT, {"rewind": "10it", "optimizer_state": state}))
+        assert ("optimizer" in arms.ARMS[name](one, 2, **options).inputs) is ("optimizer" in one.ticket(2).inputs) is taken
+
+
 # ---- negative controls -----------------------------------------------------------------------------------------
 def controlled(small, control: str, levels: int = 2, recipe=SHORT):
     assert control in imp.CONTROLS

@@ -29,6 +29,11 @@ GOLDEN = {
     "ticket 3": (lambda t: t.ticket(3), "96e199fb6cfbafb35a9510fbab64ef76a67c5214b72b3709c85052ff5971ee35"),
     "reinit 3": (lambda t: arms.reinit(t, 3), "a4bb904ff89e1684f42d4c75cf8c0dfce0dfc7e59471d4cdc9d92b7577c4f734"),
     "one-shot 38": (lambda t: arms.one_shot(t, 38), "5a60ac1a1979d890b0612a5a75844691a4f00b904254437b60b0b94cec7555f7"),
+    "ett 3": (lambda t: arms.ett(t, 3, source="mlp-2"), "b37b21ece7037582e84982dab0afe7284629b45f0707d99eeba134f42b6a96a9"),
+    "grasp 3": (lambda t: arms.grasp(t, 3), "c5a38d2e3c84bf98955d4c7064900ad5f1da1f7f0d93cb5b61075641b6854dc3"),
+    "synflow 3": (lambda t: arms.synflow(t, 3), "276d3f77c3f931a46ef73692c7c9e8a6c7d088b6b13a072871eee9d1fc6de62b"),
+    "rigl 3": (lambda t: arms.rigl(t, 3), "abd387234428ba487be2facf8cf24121cb68cebd115d2087bfef0e26c19a2c00"),
+    "path 3": (lambda t: arms.ett_path(t, 3, source="mlp-2"), "0e1f569bd6e8bf318b3a3622e310cbe70b14ce794b2f7addb7f58cc0dda757bc"),
 }
 
 

@@ -26,7 +26,20 @@ def _glorot_normal(module: nn.Module) -> None:
                 nn.init.zeros_(layer.bias)
 
 
-INITS: dict[str, Callable[[nn.Module], None]] = {"glorot-normal": _glorot_normal, "module": lambda module: None}
+def _kaiming_normal(module: nn.Module) -> None:
+    """Kaiming normal (He et al. 2015, fan in, gain √2) on every weight of a linear or conv layer, their biases as the layer draws them;
+    scales of batch norm uniform in [0, 1], shifts 0 (open_lth's ``kaiming_normal`` and ``uniform``, as in the code of Chen et al. 2021)."""
+    for layer in module.modules():
+        if isinstance(layer, (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)):
+            nn.init.kaiming_normal_(layer.weight)
+        elif isinstance(layer, (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)) and layer.affine:
+            nn.init.uniform_(layer.weight)
+            nn.init.zeros_(layer.bias)
+
+
+INITS: dict[str, Callable[[nn.Module], None]] = {
+    "glorot-normal": _glorot_normal, "kaiming-normal": _kaiming_normal, "module": lambda module: None,
+}  # fmt: skip
 
 
 def construct(family: Family, model: Model, input_shape: Sequence[int], classes: int) -> nn.Module:

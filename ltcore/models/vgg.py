@@ -1,4 +1,4 @@
-"""VGG for CIFAR: the convolutions of Simonyan & Zisserman 2015 with batch norm, and one linear layer at the end."""
+"""VGG for CIFAR: the convolutions of Simonyan & Zisserman 2015 with batch norm, and one linear layer (or more) at the end."""
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -24,25 +24,32 @@ class VGG(nn.Module):
         classes: number of outputs.
         depth: 11, 13, 16 or 19.
         width: channels of the first stage; the others have 2, 4, 8 and 8 times as many.
+        linear: number of fully connected layers: the output, and before it layers of the last stage's width (Chen et al. 2021, App C).
 
     Raises:
-        ValueError: another depth, a width below 1, or inputs that are not images.
+        ValueError: another depth, a width or number of layers below 1, or inputs that are not images.
     """
 
     memory_format = torch.channels_last
 
-    def __init__(self, input_shape: Sequence[int], classes: int, depth: int = 19, width: int = 64):
+    def __init__(self, input_shape: Sequence[int], classes: int, depth: int = 19, width: int = 64, linear: int = 1):
         super().__init__()
         if depth not in STAGES:
             raise ValueError(f"depth {depth} is not one of {', '.join(map(str, STAGES))}")
+        if linear < 1:
+            raise ValueError(f"{linear} fully connected layers leave no output")
         convs = [image(input_shape)[0], *(w for w, n in zip(widths(width, FACTORS), STAGES[depth]) for _ in range(n))]
         self.pool_before = {sum(STAGES[depth][:stage]) for stage in range(1, len(FACTORS))}  # places of convolutions
         self.conv = nn.ModuleList(conv3x3(a, b) for a, b in zip(convs, convs[1:]))
         self.norm = nn.ModuleList(nn.BatchNorm2d(b) for b in convs[1:])
+        self.hidden = nn.ModuleList(nn.Linear(convs[-1], convs[-1]) for _ in range(linear - 1))
         self.output = nn.Linear(convs[-1], classes)
 
     def forward(self, x: Tensor) -> Tensor:  # (B, C, H, W) -> (B, classes)
         for i, (conv, norm) in enumerate(zip(self.conv, self.norm)):
             x = F.max_pool2d(x, 2, ceil_mode=True) if i in self.pool_before else x
             x = norm(conv(x)).relu_()
-        return self.output(x.mean((2, 3)))
+        x = x.mean((2, 3))
+        for layer in self.hidden:
+            x = layer(x).relu_()
+        return self.output(x)

@@ -7,7 +7,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import torch
@@ -19,6 +19,7 @@ from ltcore.models import split_state
 from ltcore.recipe import Evaluate, Optimizer
 from ltcore.training import backends, optimizers, precision, supervised
 from ltcore.training.capture import Captured
+from ltcore.training.rigl import Regrow, move
 
 BITS = {torch.float32: torch.int32, torch.float64: torch.int64}
 CURVES = ("val_loss", "val_accuracy_pct", "train_loss")
@@ -41,6 +42,7 @@ class Segment:
     val: int
     precision: str = "fp32"
     augment: str = "crop-flip"  # what is done where the streams have one for it
+    regrow: Regrow | None = None  # a mask that moves
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,7 @@ class Trained:
     metrics: dict[str, dict[str, float]]
     curves: dict[str, list[float]]
     facts: dict[str, Any]
+    mask: dict[str, Tensor] = field(default_factory=dict)  # at the end, where it moved
 
 
 @dataclass
@@ -92,6 +95,7 @@ class _Run:
     reads: Tensor  # (declared points, parts, R, 2): loss and accuracy
     loss_sum: Tensor  # (R,) training loss since the last evaluation
     progress: Tensor  # (3,): next iteration, evaluations done, iteration of the last evaluation
+    masks: dict[str, Tensor] = field(default_factory=dict)  # (R, …), where they move
 
     def flat(self) -> dict[str, Tensor]:
         out = {}
@@ -159,7 +163,9 @@ def _begin(module: nn.Module, segment: Segment, replicates: Sequence[Replicate],
         progress=torch.tensor([segment.start, 0, segment.start]),
     )  # fmt: skip
     # All bits set where kept: "and" costs what a product costs and leaves pruned weights 0 even under a gradient that is not a number.
-    return run, {n: -m.to(BITS[dtype]) for n, m in masks.items() if n in params}
+    bits = {n: -m.to(BITS[dtype]) for n, m in masks.items() if n in params}
+    run.masks = bits if segment.regrow else {}
+    return run, bits
 
 
 def _optimizer_state(segment: Segment, replicates: Sequence[Replicate], params: Mapping[str, Tensor], masks: Masks) -> dict[str, Tensor]:
@@ -202,7 +208,10 @@ def _steps(engine: Any, batches: supervised.Batches, segment: Segment, run: _Run
     if batches.device.type == "cuda" and not batches.data.decoded:  # no graph decodes files; such steps are long enough to launch one by one
         step = Captured(step, batches.index(segment.start), run.params | run.buffers | run.optimizer)
     for t in range(int(run.progress[0]), segment.stop):
-        run.loss_sum += step(batches.index(t), optimizers.learning_rate(segment.optimizer, t), t)
+        if segment.regrow and segment.regrow.due(t):  # instead of a step
+            run.loss_sum += _regrow(engine, batches, segment.regrow, run, t)
+        else:
+            run.loss_sum += step(batches.index(t), optimizers.learning_rate(segment.optimizer, t), t)
         if t + 1 in points and segment.val:
             _validate(engine, batches, run, t + 1)
         if t + 1 in declared:
@@ -210,6 +219,12 @@ def _steps(engine: Any, batches: supervised.Batches, segment: Segment, run: _Run
         if t % CHECK_EVERY_IT == 0 or batches.data.decoded:  # a step on decoded images takes seconds
             run.progress[0] = t + 1
             _checkpoint(run, checkpoints)
+
+
+def _regrow(engine: Any, batches: supervised.Batches, regrow: Regrow, run: _Run, t: int) -> Tensor:
+    losses, grads = engine.grads(*batches.augmented(batches.index(t), t))
+    move(regrow, t, run.params, grads, run.masks, run.optimizer)
+    return losses
 
 
 def _checkpoint(run: _Run, checkpoints: Checkpoints) -> None:
@@ -263,7 +278,8 @@ def _row(r: int, batches: supervised.Batches, segment: Segment, run: _Run, end: 
         "failed": _failure(metrics, batches),
         "n_val": batches.size("val"), "n_test": batches.size("test"), "n_train": batches.size("train"),
     }  # fmt: skip
-    return Trained({n: t[r].cpu() for n, t in end.items()}, optimizer, metrics, curves, facts)
+    mask = {n: (m[r] != 0).cpu() for n, m in run.masks.items()}
+    return Trained({n: t[r].cpu() for n, t in end.items()}, optimizer, metrics, curves, facts, mask)
 
 
 def _named(read: Tensor) -> dict[str, float]:
