@@ -105,7 +105,7 @@ def _score(job: Job, env: Env) -> Result:
     criterion, options = job.params["criterion"]["name"], job.params["criterion"].get("options", {})
     gradient, network = _gradient_on_batch(module, job, env, mask), _scored_network(module, job, env, mask)
     given = Scored(weights, start, mask, seeds.stream(*job.params["path"]), gradient, network, options)
-    with of_user(f"criterion {criterion!r} failed", env.library.file):
+    with of_user(f"criterion {criterion!r} failed", env.library.file), precision.applied("fp32", torch.device(env.device)):
         scores = env.library.criterion(criterion)(given)
     _check_scores(criterion, scores, weights)
     return Result({"scores": {n: s.contiguous() for n, s in scores.items()}})
