@@ -25,6 +25,7 @@ from ltcore.training.loop import CHECK_EVERY_IT, Checkpoints, Replicate, Segment
 WIDTHS, BATCH, LR = (784, 300, 100, 10), 60, 1.2e-3
 EXAMPLES, VALIDATION, EVALUATE_EVERY_IT = 60_000, 5_000, 100  # of the LeNet protocol
 ENDLESS_IT = 1_000_000
+UNREAD = Evaluate(ENDLESS_IT, (), ())  # no evaluation
 WARM_UP_IT = 8  # untimed steps at each turn: caches and, of loader workers, batches that were made while another loop was timed
 
 Turn = tuple[int, float]  # steps, seconds
@@ -59,21 +60,25 @@ def replicates(n: int = 1) -> list[Replicate]:
 
 def engine(data: Dataset, stack: Sequence[Replicate]) -> Contender:
     """``ltcore.training.loop.train`` itself, without evaluation, timed where it asks whether to stop, every 64 steps."""
-    evaluate = Evaluate(ENDLESS_IT, (), ())
-    segment = Segment(Optimizer("adam", LR), BATCH, 0, ENDLESS_IT, evaluate, VALIDATION)
+    segment = Segment(Optimizer("adam", LR), BATCH, 0, ENDLESS_IT, UNREAD, VALIDATION)
     module = skeleton(LeNet, MODEL, SHAPE, WIDTHS[-1])
+    return training(lambda checkpoints: train(module, data, segment, stack, checkpoints), data.train.x.is_cuda)
+
+
+def training(run: Callable[[Checkpoints], Any], on_gpu: bool) -> Contender:
+    """A training run, timed where it asks whether to stop."""
 
     def turn(seconds: float) -> Turn:
         asked: list[float] = []
 
         def stop() -> bool:
-            if data.train.x.is_cuda:
+            if on_gpu:
                 torch.cuda.synchronize()
             asked.append(time.perf_counter())
             return len(asked) > 1 and asked[-1] - asked[0] >= seconds
 
         with contextlib.suppress(Stopped):
-            train(module, data, segment, stack, Checkpoints(stop=stop))
+            run(Checkpoints(stop=stop))
         return (len(asked) - 1) * CHECK_EVERY_IT, asked[-1] - asked[0]
 
     return turn

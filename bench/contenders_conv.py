@@ -13,19 +13,18 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from bench.contenders import ENDLESS_IT, Contender, Turn
+from bench.contenders import ENDLESS_IT, UNREAD, Contender, Turn, training
 from ltcore import data as sets
 from ltcore.data import Dataset, Split
+from ltcore.data.augment import PAD
 from ltcore.errors import UserError
 from ltcore.models import MODELS, draw_state, layer_sizes, skeleton
-from ltcore.recipe import Evaluate, Model, Optimizer
+from ltcore.recipe import Model, Optimizer
 from ltcore.training import supervised
-from ltcore.training.loop import CHECK_EVERY_IT, Checkpoints, Replicate, Segment, Stopped, train
+from ltcore.training.loop import Replicate, Segment, Stopped, train
 
-PAD = 4  # pixels on each side, of crop-flip
 KEPT = 0.21  # share of the weights that the masks keep, as in a ticket
 WARM_UP_IT = {"cpu": 2, "cuda": 8}  # untimed steps at each turn: the first ones touch new memory
-EVALUATE = Evaluate(ENDLESS_IT, (), ())
 aten = torch.ops.aten
 
 
@@ -111,26 +110,13 @@ def engine(net: Net, data: Dataset, stack: Sequence[Replicate]) -> Contender:
     return turn
 
 
-def engine_cuda(net: Net, data: Dataset, stack: Sequence[Replicate], backend: str) -> Contender:
+def engine_cuda(net: Net, data: Dataset, stack: Sequence[Replicate], backend: str, precision: str = "fp32") -> Contender:
     """The same on a GPU, where a captured step asks for no batch: timed where the loop asks whether to stop."""
-
-    def turn(seconds: float) -> Turn:
-        asked: list[float] = []
-
-        def stop() -> bool:
-            torch.cuda.synchronize()
-            asked.append(time.perf_counter())
-            return len(asked) > 1 and asked[-1] - asked[0] >= seconds
-
-        with contextlib.suppress(Stopped):
-            train(net.module(data), data, _segment(net), stack, Checkpoints(stop=stop), backend)
-        return (len(asked) - 1) * CHECK_EVERY_IT, asked[-1] - asked[0]
-
-    return turn
+    return training(lambda checkpoints: train(net.module(data), data, _segment(net, precision), stack, checkpoints, backend), on_gpu=True)
 
 
-def _segment(net: Net) -> Segment:
-    return Segment(net.optimizer, net.batch, 0, ENDLESS_IT, EVALUATE, 0)
+def _segment(net: Net, precision: str = "fp32") -> Segment:
+    return Segment(net.optimizer, net.batch, 0, ENDLESS_IT, UNREAD, 0, precision)
 
 
 # ---- loops that people write -----------------------------------------------------------------------------------

@@ -25,6 +25,7 @@ from replications.schema import Control, Paper
 
 if TYPE_CHECKING:
     from replications.papers import PaperData
+    from replications.papers_schema import Claim, Test
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,10 +59,26 @@ def run(key: str, store: Store) -> list[Verdict]:
 def _pair(paper: Paper, data: PaperData, control: Control, store: Store) -> Iterable[Verdict]:
     whole, broken = (_join(paper, data, control, name, store) for name in ("none", control.control))
     for claim_id in control.claims:
-        # The pair is judged by its tests alone: that a miniature is not the paper's scale holds for both sides alike.
-        claim = claims.by_id(data, claim_id).model_copy(update={"needs_paper_scale": False})
+        claim = _on_protocol(claims.by_id(data, claim_id), control.experiment)
         sides = [verdicts.judge_claim(claim, data, join, ()) for join in (whole, broken)]
         yield _verdict(control, claim_id, sides, [_below(p, whole, broken) for p in claims.parts(claims.tree(claim))])
+
+
+def _on_protocol(claim: Claim, protocol: str) -> Claim:
+    """The claim's tests on one protocol: a control runs on one network, and that its miniature is not the paper's scale holds for both sides."""
+    own = [t.model_copy(update={"protocol": protocol}) for t in claim.tests if protocol in _listed(t, claim) and not _crosses(t, claim)]
+    if not own:
+        raise UserError(f"control of {claim.id}: none of its tests is on {protocol} alone; name another experiment")
+    return claim.model_copy(update={"needs_paper_scale": False, "tests": own})
+
+
+def _listed(test: Test, claim: Claim) -> list[str]:
+    return claims.names(claim.model_copy(update={"tests": [test]}))
+
+
+def _crosses(test: Test, claim: Claim) -> bool:
+    """Whether one part of a test needs several protocols."""
+    return any(len({o.protocol for o in part.operands}) > 1 for part in claims.parts(claims.tree(claim.model_copy(update={"tests": [test]}))))
 
 
 def _join(paper: Paper, data: PaperData, control: Control, name: str, store: Store) -> Join:

@@ -14,6 +14,7 @@ from ltcore.errors import UserError
 
 if TYPE_CHECKING:
     from ltcore.data.files import FileSet
+    from ltcore.data.folder import ImageFolders
 
 Row = dict[str, Any]
 
@@ -26,7 +27,10 @@ def list_sets(folder: str | Path | None = None) -> list[Row]:
 
 
 def verify(names: Iterable[str] = (), folder: str | Path | None = None) -> list[Row]:
-    """As `list_sets` for `names` (none: all), and reads them: md5 of every file, labels, fingerprint."""
+    """As `list_sets` for `names` (none: all), and reads them: md5 of every file, labels, fingerprint.
+
+    Of an image folder names and lengths of the files only: its contents have no published md5, and reading them takes hours.
+    """
     return [_verified(name, folder) for name in _chosen(names)]
 
 
@@ -54,15 +58,36 @@ def _row(name: str, status: str, where: str = "", n: tuple[int, int] | None = No
 
 
 def _look(name: str, folder: str | Path | None) -> Row:
+    from ltcore.data.folder import ImageFolders
     from ltcore.data.sources import DATASETS, Made
 
     source = DATASETS[name]
     if isinstance(source, Made):
         return _row(name, "built in", "no file needed", source.sizes)
     try:
+        if isinstance(source, ImageFolders):
+            return _look_at_folders(name, source, folder)
         return _look_at_files(name, source, folder)
     except UserError as error:  # the folder itself is not there
         return _row(name, "missing", advice=str(error))
+
+
+def _look_at_folders(name: str, source: ImageFolders, folder: str | Path | None) -> Row:
+    from ltcore.data.folder import check_folders, find, where_to_put
+    from ltcore.data.sources import VARIABLE, places
+
+    for _, root in _places(folder, places):
+        try:
+            base = find(source, root)
+        except UserError as error:
+            return _row(name, "incomplete", str(root), advice=str(error))
+        if base is None:
+            continue
+        try:
+            return _row(name, "ok", str(root), check_folders(base))
+        except UserError as error:
+            return _row(name, "damaged", str(root), advice=str(error))
+    return _row(name, "missing", advice=f"{where_to_put(source)}, below the folder named in {VARIABLE}")
 
 
 def _look_at_files(name: str, source: FileSet, folder: str | Path | None) -> Row:
@@ -89,12 +114,15 @@ def _places(folder: str | Path | None, places: Any) -> list[tuple[str, Path]]:
 
 def _verified(name: str, folder: str | Path | None) -> Row:
     from ltcore.data.files import check_md5, locate
+    from ltcore.data.folder import ImageFolders
     from ltcore.data.sources import DATASETS, Made, load, read
 
     source, row = DATASETS[name], _look(name, folder)
     try:
         if isinstance(source, Made):
             data = load(name)
+        elif row["status"] == "ok" and isinstance(source, ImageFolders):
+            data = load(name, row["where"])
         elif row["status"] == "ok":
             found = locate(source, Path(row["where"]))
             check_md5(source, found)
@@ -103,15 +131,16 @@ def _verified(name: str, folder: str | Path | None) -> Row:
             return row
     except UserError as error:
         return row | {"status": "damaged", "advice": str(error)}
-    return row | {"n_train": len(data.train), "n_test": len(data.test), "fingerprint": data.fingerprint}
+    return row | {"n_train": len(data.train), "n_test": len(data.test), "fingerprint": data.fingerprint, "advice": data.note}
 
 
 def _fetched(name: str, folder: str | Path | None) -> Row:
     from ltcore.data.download import download
+    from ltcore.data.folder import ImageFolders
     from ltcore.data.sources import DATASETS, downloads
 
     row = _look(name, folder)
-    if row["status"] in ("ok", "built in"):
+    if row["status"] in ("ok", "built in") or isinstance(DATASETS[name], ImageFolders):  # nothing downloads those; the advice says so
         return row
     try:
         download(DATASETS[name], Path(folder or row["where"] or downloads()), again=True)

@@ -16,7 +16,7 @@ from typing import Literal
 
 Status = Literal["ok", "warn", "fail"]
 PYTHONS = ((3, 11), (3, 12))
-REQUIRED = ("matplotlib", "mnist1d", "numpy", "pandas", "pydantic", "PyYAML", "rich", "safetensors", "scikit-learn", "scipy", "tabulate", "typer")
+REQUIRED = ("matplotlib", "mnist1d", "numpy", "pandas", "pillow", "pydantic", "PyYAML", "rich", "safetensors", "scikit-learn", "scipy", "tabulate", "typer")
 OPTIONAL = {  # package -> what it is for
     "ray": "running on many GPUs or machines (--executor ray)",
     "gymnasium": "the reinforcement-learning experiments",

@@ -12,12 +12,13 @@ from tabulate import tabulate
 from torch.utils.flop_counter import FlopCounterMode
 
 from bench import duration
+from bench.execute import most_stacked
 from bench.plan import Plan, iterations, todo
 from bench.store import Store
 from bench.threads import threads
 from bench.verbs import STACK
 from ltcore import kinds
-from ltcore.data import Dataset, Split
+from ltcore.data import Dataset
 from ltcore.library import Library
 from ltcore.library import load as load_library
 from ltcore.models import draw_state, layer_sizes, skeleton
@@ -31,6 +32,7 @@ MOST_TIMED = 3  # kinds of training that are timed; others are scaled from the f
 ENOUGH_S = 0.25  # so many seconds of steps tell the time of one
 MOST_STEPS = 2048
 EXAMPLES, READ = 4000, 1000  # examples to train on, and those among them whose evaluation is timed
+TIMED_BATCH, TIMED_READ = {"cpu": 2, "cuda": 64}, 8  # of decoded images, of which a step of a whole batch would take minutes on a core
 READS = 3  # evaluations of the validation part in a segment of one step: after it, at the end, at the minimum
 
 
@@ -134,7 +136,7 @@ def _costs(training: Sequence[Stage], plan: Plan, device: str) -> dict[str, Cost
         groups.setdefault(_key(stage), []).append(stage)
     library, costs = load_library(plan.flags.with_file), {}
     for key, stages in sorted(groups.items(), key=lambda item: -iterations(item[1])):
-        stack = 1 if device == "cpu" else max(1, min(STACK, int(len(stages) / longest_chain(dict.fromkeys(stages, 1.0)))))
+        stack = 1 if device == "cpu" else max(1, min(most_stacked(stages[0], STACK), int(len(stages) / longest_chain(dict.fromkeys(stages, 1.0)))))
         costs[key] = _timed(stages[0], plan, library, device, stack) if len(costs) < MOST_TIMED else _scaled(costs, stages[0], library)
     return costs
 
@@ -165,18 +167,20 @@ def _timed(stage: Stage, plan: Plan, library: Library, device: str, stack: int) 
     module, state, data = skeleton(*net), draw_state(*net, [0, "estimate"]), _data(stage, plan).to(device)
     mask = {n: torch.ones(state[n].shape, dtype=torch.bool) for n in layer_sizes(module)}
     copies = [Replicate(state, mask, Streams([0, "split"], [0, "order"]))] * stack
-    segment = dataclasses.replace(kinds.segment(stage.params), start=0, evaluate=Evaluate(2 * MOST_STEPS, ()))
+    whole = stage.params["batch_size"]
+    batch = min(whole, TIMED_BATCH[device]) if data.decoded else whole
+    segment = dataclasses.replace(kinds.segment(stage.params), start=0, batch_size=batch, evaluate=Evaluate(2 * MOST_STEPS, ()))
 
     def spent_s(steps: int, val: int = 0) -> float:
         started = time.perf_counter()
         train(module, data, dataclasses.replace(segment, stop=steps, val=val), copies)
         return time.perf_counter() - started
 
-    read = min(READ, len(data.train) - segment.batch_size)
+    read = min(TIMED_READ if data.decoded else READ, len(data.train) - batch)
     with threads(1 if device == "cpu" else torch.get_num_threads()):
         spent_s(1)  # the first call of anything is slow
         one = spent_s(1)
-        step_s = _step_s(spent_s, one)
+        step_s = _step_s(spent_s, one) * whole / batch
         example_s = max(spent_s(1, read) - one, 1e-6) / (READS * read) if read > 0 else 0.0
     return Cost(step_s, example_s, stack, _size(stage, library))
 
@@ -194,5 +198,5 @@ def _step_s(spent_s: Callable[[int], float], one: float) -> float:
 def _data(stage: Stage, plan: Plan) -> Dataset:
     """Some of the examples that the stage trains on."""
     data, n = plan.sets[stage.params["data"]["fingerprint"]], max(EXAMPLES, 2 * stage.params["batch_size"])
-    some = Split(data.train.x[:n], data.train.y[:n])
+    some = data.train.first(n)
     return dataclasses.replace(data, train=some, test=some)

@@ -7,6 +7,7 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import heapq
+import math
 import multiprocessing
 import os
 import time
@@ -20,6 +21,7 @@ from bench.worker import Taken, Task, begin, work
 from ltcore.errors import UserError
 from ltcore.stages import Stage, canonical
 
+MOST_INPUTS = 2**26  # numbers in one batch of a whole stack: 170 replicates of CIFAR at batch 128, but ImageNet at batch 1,024 one by one
 RETRY_S = 0.2  # how soon a stage that another process holds is asked for again
 
 
@@ -151,11 +153,12 @@ class _Run:
         if not self.ready:
             return []
         first = heapq.heappop(self.ready)[2]
-        if first.kind != "train" or self.options.stack == 1:
+        stack = most_stacked(first, self.options.stack) if first.kind == "train" else 1
+        if stack == 1:
             return [first]
         key = _stack_key(first)
         alike = [entry for entry in sorted(self.ready) if entry[2].kind == "train" and _stack_key(entry[2]) == key]
-        alike = alike[: min(self.options.stack, -(-(len(alike) + 1) // free)) - 1]
+        alike = alike[: min(stack, -(-(len(alike) + 1) // free)) - 1]
         self.ready = [entry for entry in self.ready if entry not in alike]
         heapq.heapify(self.ready)
         return [first, *(stage for _, _, stage in alike)]
@@ -226,6 +229,11 @@ def _all_artefacts(stage: Stage) -> tuple[str, ...]:
 def _goes_on(first: Stage, second: Stage) -> bool:
     """Does the second segment go on where the first ends? Then the first's weights are W_k, which every ticket starts from."""
     return first.kind == second.kind == "train" and first.params["stop"] == second.params["start"]
+
+
+def most_stacked(stage: Stage, stack: int) -> int:
+    """How many replicates of a training stage one stack of at most ``stack`` takes: activations grow with the inputs."""
+    return max(1, min(stack, MOST_INPUTS // (stage.params["batch_size"] * math.prod(stage.params["input_shape"]))))
 
 
 def _stack_key(stage: Stage) -> str:

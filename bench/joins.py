@@ -17,6 +17,7 @@ from typing import Any
 from bench.measurement import Measurement, RunInfo
 from ltcore.errors import UserError
 from replications.papers import PaperData, same_pct, same_value
+from replications.vocabulary import SAME_METRIC
 
 SIZES = ("level", "weights_remaining_pct")
 NOT_CONDITIONS = frozenset({"table", "versus"})   # where a number stands, and the other side of a printed comparison
@@ -91,7 +92,7 @@ class Join:
 
     def conditions(self, protocol: str, metric: str, at: str | None) -> list[dict[str, Any]]:
         """All that holds for each measured thing (its condition and base), in a fixed order."""
-        return [dict(g.have) for g in self._groups.get((protocol, metric, at), ())]
+        return [dict(g.have) for g in self._groups.get((protocol, SAME_METRIC.get(metric, metric), at), ())]
 
     def find(self, protocol: str, metric: str, at: str | None, want: Mapping[str, Any]) -> Found:
         """Per-trial values of a wanted thing; trials beyond the declared number are left out.
@@ -99,6 +100,7 @@ class Join:
         Args:
             want: conditions without metric, ``at`` and protocol.
         """
+        metric = SAME_METRIC.get(metric, metric)
         if self.nothing_of(protocol):
             return Found({}, "not-run", self.run.not_run[protocol])
         fits = [(d, g) for g in self._groups.get((protocol, metric, at), ()) if (d := self._distance(protocol, want, g)) is not None]

@@ -88,6 +88,8 @@ def _of_experiment(manifest: Mapping[str, Any], experiment: Mapping[str, Any]) -
     data = _data_of(experiment, manifest)
     if data["fallback_for"] or data["name"] != data["found"]:
         yield f"data: {data['name']} instead of {data['wanted']}"
+    elif data["note"]:  # a part of the set
+        yield f"data: {data['note']}"
     elif manifest["scale"] == "smoke":
         yield f"data: smoke always runs on {data['name']}"
 

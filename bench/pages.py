@@ -21,9 +21,10 @@ from replications import papers, registry
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = ("README.md", "docs/frankle2019.md", "docs/stabilizing2019.md", "docs/elastic2021.md", "results/README.md")
 FULL, QUICK = "frankle2019-paper-cpu", "frankle2019-quick-mnist"
-STABLE_QUICK = "stabilizing2019-quick-mnist1d"
+STABLE, STABLE_QUICK = "stabilizing2019-paper-cpu", "stabilizing2019-quick-mnist1d"
 ELASTIC_QUICK = "elastic2021-quick-mnist"
-IMAGES = ROOT / "docs" / "img"
+DRAWN = (FULL, STABLE)
+IMAGES = ROOT / "docs" / "img"  # in a folder for each paper
 _BLOCK = re.compile(r"(<!-- table ([\w-]+) -->\n).*?(<!-- end -->)", re.S)
 
 
@@ -104,6 +105,7 @@ TABLES: dict[str, tuple[str, Callable[[Mapping[str, Any], Mapping[str, Any]], st
     "quick-claims": (QUICK, _claims), "quick-about": (QUICK, _about), "quick-rows": (QUICK, _text_rows), "quick-parts": (QUICK, _parts),
     "full-claims": (FULL, _claims), "full-rows": (FULL, _rows), "full-text-rows": (FULL, _text_rows), "full-curves": (FULL, _curves),
     "full-parts": (FULL, _parts), "full-about": (FULL, _about),
+    "stable-about": (STABLE, _about), "stable-parts": (STABLE, _parts), "stable-rows": (STABLE, _rows),
     "stable-quick-about": (STABLE_QUICK, _about), "stable-quick-parts": (STABLE_QUICK, _parts), "stable-quick-rows": (STABLE_QUICK, _rows),
     "elastic-quick-about": (ELASTIC_QUICK, _about), "elastic-quick-parts": (ELASTIC_QUICK, _parts), "elastic-quick-rows": (ELASTIC_QUICK, _rows),
     "elastic-quick-arms": (ELASTIC_QUICK, _arms_at(10)),
@@ -138,8 +140,10 @@ def _write() -> None:
                 path.write_text(rendered(text), encoding="utf-8")
     if "--check" not in sys.argv:
         shown = "".join((ROOT / page).read_text(encoding="utf-8") for page in PAGES)
-        for image in draw(FULL, IMAGES):
-            print(image) if image.name in shown else image.unlink()
+        for name in DRAWN:
+            folder = IMAGES / name.partition("-")[0]
+            for image in draw(name, folder):
+                print(image) if f"img/{folder.name}/{image.name}" in shown else image.unlink()
     elif stale:
         sys.exit(f"out of date: {', '.join(stale)}; run 'python -m bench.pages'")
 

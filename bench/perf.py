@@ -9,7 +9,7 @@ import json
 import multiprocessing
 import statistics
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -108,11 +108,20 @@ def turns_ms(loops: Mapping[str, contenders.Contender], seconds: float, turns: i
 # ---- all cores -----------------------------------------------------------------------------------------------
 def all_cores(seconds: float, cores: int) -> dict[str, Any]:
     """The engine in one process on each core at the same time."""
+    each = each_core(_engine, seconds, cores)
+    return {"processes": cores, "steps_per_s": sum(each), "steps_per_s_per_core": sum(each) / cores}
+
+
+def _engine() -> contenders.Contender:
+    return contenders.engine(contenders.random_images(), contenders.replicates())
+
+
+def each_core(make: Callable[[], contenders.Contender], seconds: float, cores: int) -> list[float]:
+    """Steps a second of a loop in one process on each core at the same time; ``make`` is called there."""
     context = multiprocessing.get_context("spawn")
     barrier = context.Barrier(cores)
     with concurrent.futures.ProcessPoolExecutor(cores, context, initializer=_join, initargs=(barrier,)) as pool:
-        each = list(pool.map(_rate, [seconds] * cores))
-    return {"processes": cores, "steps_per_s": sum(each), "steps_per_s_per_core": sum(each) / cores}
+        return list(pool.map(_rate, [make] * cores, [seconds] * cores))
 
 
 START_LIMIT_S = 120.0  # how long a process waits for the others to be ready
@@ -124,9 +133,9 @@ def _join(barrier: Any) -> None:
     _barrier.append(barrier)
 
 
-def _rate(seconds: float) -> float:
+def _rate(make: Callable[[], contenders.Contender], seconds: float) -> float:
     """Steps a second of this process, once all of them are ready."""
-    loop = contenders.engine(contenders.random_images(), contenders.replicates())
+    loop = make()
     loop(0.0)
     _barrier[0].wait(START_LIMIT_S)
     steps, spent_s = loop(seconds)

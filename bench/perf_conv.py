@@ -4,8 +4,8 @@ On CPU one process a core with one thread and one replicate each, as in a suite;
 """
 from __future__ import annotations
 
-import concurrent.futures
-import multiprocessing
+import functools
+import itertools
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,16 +14,17 @@ from tabulate import tabulate
 
 from bench import contenders_conv as contenders
 from bench.contenders_conv import NETS, Net
-from bench.perf import LENET, START_LIMIT_S, turns_ms
+from bench.perf import LENET, each_core, turns_ms
 from bench.threads import threads
 from bench.verbs import workers
 from ltcore.data import Dataset
 from ltcore.errors import UsageError
 from ltcore.names import nearest
+from ltcore.training import precision
 
 TURNS = 3  # the fastest of each counts: with steps this long, what other programs take away differs from turn to turn
 STACKS = (1, 8, 32)  # replicates on a GPU
-STACK_BACKENDS = ("vmap", "loop")
+STACK_BACKENDS, STACK_PRECISIONS = ("vmap", "loop"), ("fp32", "tf32", "bf16")
 GOALS = {"engine_to_plain_time": 1.05, "conv2_needed_pct": 80.0, "resnet20_h200_images_per_s": 150_000}
 Row = dict[str, Any]
 
@@ -100,56 +101,46 @@ def _gflop_per_s(net: Net, data: Dataset, batch: int, ms: float) -> float:
 # ---- all cores -----------------------------------------------------------------------------------------------
 def all_cores(net: Net, examples: int, seconds: float, cores: int) -> dict[str, Any]:
     """The engine in one process on each core at the same time, one replicate each, on noise."""
-    context = multiprocessing.get_context("spawn")
-    barrier = context.Barrier(cores)
-    with concurrent.futures.ProcessPoolExecutor(cores, context, initializer=_join, initargs=(barrier,)) as pool:
-        each = list(pool.map(_rate, [net] * cores, [examples] * cores, [seconds] * cores))
+    each = [net.batch * rate for rate in each_core(functools.partial(_engine, net, examples), seconds, cores)]
     return {"processes": cores, "images_per_s": sum(each), "images_per_s_per_core": sum(each) / cores}
 
 
-_barrier: list[Any] = []
-
-
-def _join(barrier: Any) -> None:
-    torch.set_num_threads(1)
-    _barrier.append(barrier)
-
-
-def _rate(net: Net, examples: int, seconds: float) -> float:
-    """Images a second of this process, once all of them are ready."""
+def _engine(net: Net, examples: int) -> contenders.Contender:
     data = contenders.noise(examples)
-    loop = contenders.engine(net, data, contenders.replicates(net, data))
-    _barrier[0].wait(START_LIMIT_S)
-    steps, spent_s = loop(seconds)
-    return net.batch * steps / spent_s
+    return contenders.engine(net, data, contenders.replicates(net, data))
 
 
 # ---- a GPU ---------------------------------------------------------------------------------------------------
 def cuda(net: Net, data: Dataset, seconds: float, cores: int) -> dict[str, Any]:
-    """Images a second summed over stacks of replicates by each back end, beside the other loops.
+    """Images a second summed over stacks of replicates by each back end, in each precision class beside what else runs in that class."""
+    classes = {p: _class(net, data, seconds, cores, p) for p in STACK_PRECISIONS}
+    hows = list(itertools.product(STACK_BACKENDS, STACK_PRECISIONS))
+    rows = [_stack_row(net, data, seconds, n, how, classes[how[1]]["ceiling_images_per_s"]) for n in STACKS for how in hows]
+    best = {p: max((r for r in rows if r["precision"] == p), key=lambda r: r["images_per_s"] or 0.0) for p in STACK_PRECISIONS}
+    return {"device": torch.cuda.get_device_name(), "rows": rows, "best": best, "classes": classes}
+
+
+def _class(net: Net, data: Dataset, seconds: float, cores: int, name: str) -> dict[str, Any]:
+    """The other loops in one precision class, and its ceiling.
 
     The ceiling: the needed convolutions of one net at as many images a step as the largest stack has, which is easier work for the device.
     """
-    ms = _fastest_ms(_others(net, data, cores), seconds)
-    layouts(ms)
     batch = net.batch * max(STACKS)
-    wide_ms = min(_fastest_ms(_products(net, data, batch), seconds).values())
-    ceiling = 1000 * batch / wide_ms
-    stacks = [_stack_row(net, data, seconds, n, backend, ceiling) for n in STACKS for backend in STACK_BACKENDS]
-    best = max(stacks, key=lambda row: row["images_per_s"] or 0.0)
+    with precision.applied(name, "cuda"):
+        ms = _fastest_ms(_others(net, data, cores), seconds)
+        wide_ms = min(_fastest_ms(_products(net, data, batch), seconds).values())
+    layouts(ms)
     return {
-        "device": torch.cuda.get_device_name(), "rows": stacks, "best": best, "ceiling_images_per_s": ceiling,
-        "ceiling_gflop_per_s": _gflop_per_s(net, data, batch, wide_ms),
-        "others": {name: {"ms_per_step": t, "images_per_s": 1000 * net.batch / t, "best_times": (best["images_per_s"] or 0.0) * t / 1000 / net.batch}
-                   for name, t in ms.items()},
+        "ceiling_images_per_s": 1000 * batch / wide_ms, "ceiling_gflop_per_s": _gflop_per_s(net, data, batch, wide_ms),
+        "others_images_per_s": {loop: 1000 * net.batch / t for loop, t in ms.items()},
     }  # fmt: skip
 
 
-def _stack_row(net: Net, data: Dataset, seconds: float, n: int, backend: str, ceiling: float) -> Row:
+def _stack_row(net: Net, data: Dataset, seconds: float, n: int, how: tuple[str, str], ceiling: float) -> Row:
     """A stack that does not fit the memory has no figures, and says so."""
-    row = {"replicates": n, "backend": backend, "ms_per_step": None, "images_per_s": None, "ceiling_pct": None, "note": ""}
+    row = {"replicates": n, "backend": how[0], "precision": how[1], "ms_per_step": None, "images_per_s": None, "ceiling_pct": None, "note": ""}
     try:
-        steps, spent_s = contenders.engine_cuda(net, data, contenders.replicates(net, data, n), backend)(seconds)
+        steps, spent_s = contenders.engine_cuda(net, data, contenders.replicates(net, data, n), *how)(seconds)
     except torch.cuda.OutOfMemoryError:
         torch.cuda.empty_cache()
         return row | {"note": "out of memory"}
@@ -184,13 +175,16 @@ def _render_cpu(figures: Mapping[str, Any]) -> list[str]:
 
 
 def _render_cuda(cuda: Mapping[str, Any]) -> list[str]:
-    table = [[r["replicates"], r["backend"], *(["–", "–", r["note"]] if r["note"] else
+    table = [[r["replicates"], r["backend"], r["precision"], *(["–", "–", r["note"]] if r["note"] else
               [f"{r['ms_per_step']:.2f}", f"{r['images_per_s']:,.0f}", f"{r['ceiling_pct']:.0f} %"])] for r in cuda["rows"]]  # fmt: skip
-    heads, best = ["replicates a stack", "back end", "ms a step", "images/s, all replicates", "of the ceiling"], cuda["best"]
-    others = [f"{name}: {o['images_per_s']:,.0f} images/s; the best stack does {o['best_times']:.2f} times as many"
-              for name, o in cuda["others"].items()]  # fmt: skip
-    return [
-        f"{cuda['device']}: needed convolutions alone, {cuda['ceiling_images_per_s']:,.0f} images/s ({cuda['ceiling_gflop_per_s']:,.0f} GFLOP/s)", "",
-        tabulate(table, heads, disable_numparse=True, colalign=["right", "left", "right", "right", "right"]), "",
-        f"best: {best['replicates']} replicates by {best['backend']}", *others,
-    ]  # fmt: skip
+    heads = ["replicates a stack", "back end", "precision", "ms a step", "images/s, all replicates", "of the ceiling"]
+    lines = [line for name in cuda["classes"] for line in _render_class(name, cuda["classes"][name], cuda["best"][name])]
+    return [cuda["device"], "", tabulate(table, heads, disable_numparse=True, colalign=["right", "left", "left", "right", "right", "right"]), "", *lines]
+
+
+def _render_class(name: str, found: Mapping[str, Any], best: Row) -> list[str]:
+    """The best stack of a precision class beside the other loops and the ceiling in the same class."""
+    images = best["images_per_s"] or 0.0
+    others = [f"  {loop}: {rate:,.0f} images/s; the best stack does {images / rate:.2f} times as many" for loop, rate in found["others_images_per_s"].items()]
+    ceiling = f"needed convolutions alone {found['ceiling_images_per_s']:,.0f} images/s ({found['ceiling_gflop_per_s']:,.0f} GFLOP/s)"
+    return [f"{name}: {ceiling}; best: {best['replicates']} replicates by {best['backend']}", *others]

@@ -73,7 +73,7 @@ def make(paper: Paper, flags: Flags) -> Plan:
         recipe = changed(changed(experiment.recipe, scaled.changes), _sets_for(experiment, sets))
         key = canonical([recipe.data.name, recipe.data.options])
         used = sets_used[key] = sets_used.get(key) or _dataset(recipe.data.name, recipe.data.options, flags, library, c.data)
-        facts = DataFacts(used.name, used.fingerprint, len(used.train), used.input_shape, used.classes)
+        facts = DataFacts(used.name, used.fingerprint, len(used.train), used.input_shape, used.classes, used.decoded)
         trials = [Trial(recipe, facts, seed, library) for seed in range(scaled.trials)]
         arms = (*scaled.arms, *_user_arms(library, scaled))
         points += [p for arm in arms for p in _points(experiment, arm, scaled, trials)]

@@ -40,6 +40,11 @@ class Point:
     n: int | None = None
     censored: bool = False
 
+    @property
+    def x(self) -> float:
+        """Where it is drawn."""
+        return self.x_pct
+
 
 @dataclass(frozen=True)
 class Curve:
@@ -188,11 +193,11 @@ def _paper_curves(paper: Any, protocol: str, variant: str, metric: str, at: str 
 
 def _paper_curve(arm: str, condition: Mapping[str, Any], points: Mapping[Any, Any]) -> Curve:
     setting = ", ".join(f"{k} {v}" for k, v in _setting(condition))
-    read = [Point(float(x), *_triple(point)) for x, point in points.items()]
+    read = [Point(float(x), *triple(point)) for x, point in points.items()]
     return Curve(arm, arm + (f" ({setting})" if setting else ""), tuple(sorted(read, key=lambda p: -p.x_pct)))
 
 
-def _triple(point: Any) -> tuple[float, float, float]:
+def triple(point: Any) -> tuple[float, float, float]:
     """(mean, low, high) of a point given as mean, [low, high] or [mean, low, high]; NaN for what the figure does not tell."""
     values = [math.nan if v is None else float(v) for v in (point if isinstance(point, list) else [point])]
     if len(values) == 1:
@@ -230,8 +235,12 @@ def _core(curves: Sequence[Curve]) -> list[float]:
 
 def needs_own_axis(panel: Panel, comparable: bool) -> bool:
     """True where our numbers lie so far from the paper's (other data, shorter training) that one axis would flatten both."""
-    ours, theirs = _core(panel.ours), _core(panel.paper)
-    if comparable or not theirs:
+    return not comparable and far_apart(_core(panel.ours), _core(panel.paper))
+
+
+def far_apart(ours: Sequence[float], theirs: Sequence[float]) -> bool:
+    """True where two sets of numbers lie further apart than half of what the wider one spans."""
+    if not ours or not theirs:
         return False
     gap = max(min(ours) - max(theirs), min(theirs) - max(ours))
     return gap > 0.5 * max(max(ours) - min(ours), max(theirs) - min(theirs))

@@ -186,7 +186,7 @@ def plot(key: str, output: Path, flags: tuple[Flags, ...], scale: str | None, st
     data = papers.load(key)
     try:
         paths = plots.plot(data, measuring.read(manifest, opened, data), measuring.run_info(manifest, opened, paper, data), output)
-        print("\n".join(map(str, paths)) or "nothing to plot: no arm has two sizes measured")
+        print("\n".join(map(str, paths)) or "nothing to plot: no arm has two sizes measured, and no published number was measured")
     except OSError as error:
         raise UserError(f"can't write plots to {output}: {error.strerror}") from error
 

@@ -103,7 +103,7 @@ def _run(task: Task, store: Store) -> Taken | str:
             return Taken.LOST
         raise
     except torch.cuda.OutOfMemoryError as error:
-        return f"out of GPU memory with {len(task.stages)} replicates in one stack ({error})".splitlines()[0]
+        return f"out of GPU memory with {_stack(len(task.stages))} ({error})".splitlines()[0]
     except Exception as error:  # one stage's defect must not take the others down; the line and the log say which
         return _defect(store, task, error)
     wall_s = (time.monotonic() - started) / len(jobs)
@@ -118,6 +118,12 @@ def _run(task: Task, store: Store) -> Taken | str:
 
 
 KEPT = ("init", "prune")  # small, and what a ticket is made of
+
+
+def _stack(n: int) -> str:
+    if n > 1:
+        return f"{n} replicates in one stack"
+    return "one replicate: --set EXPERIMENT.batch_size=… or EXPERIMENT.precision=bf16 needs less, a larger GPU has more"
 
 
 def _defect(store: Store, task: Task, error: Exception) -> str:

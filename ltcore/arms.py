@@ -4,7 +4,7 @@ A user's arm has the same form; see ``examples/``.
 """
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ltcore.depths import at_depth
@@ -71,8 +71,16 @@ def _before_training(trial: Trial, level: int, criterion: str, **options: Any) -
 
 def _one_shot_mask(trial: Trial, level: int) -> Output:
     """``level`` steps of 2.5 % of the hidden layers, half as much of the output, in one go (Frankle & Carbin 2019, Fig 4c)."""
+    return _pruned_once(trial, {kind: 0.025 * level * (0.5 if kind == "output" else 1.0) for kind in trial.recipe.pruning.rates})
+
+
+def _kept_mask(trial: Trial, pct: int) -> Output:
+    """``pct`` percent of the prunable weights stay, in one go."""
+    return _pruned_once(trial, dict.fromkeys(trial.recipe.pruning.rates, (100 - pct) / 100))
+
+
+def _pruned_once(trial: Trial, rates: Mapping[str, float]) -> Output:
     dense = trial.ticket(0)
-    rates = {kind: 0.025 * level * (0.5 if kind == "output" else 1.0) for kind in trial.recipe.pruning.rates}
     return trial.prune(trial.score(dense.out("state"), dense.inputs["state"], None, "one-shot"), None, rates)
 
 
@@ -84,6 +92,21 @@ def one_shot(trial: Trial, level: int, draw: int = 0) -> Stage:
 def one_shot_reinit(trial: Trial, level: int, draw: int = 0) -> Stage:
     """The one-shot mask with freshly drawn weights."""
     return trial.train(trial.init("one-shot-reinit", level, draw), _one_shot_mask(trial, level), start=0)
+
+
+def one_shot_kept(trial: Trial, level: int, draw: int = 0) -> Stage:
+    """One-shot pruning that leaves ``level`` percent of the prunable weights, rewound (Frankle et al. 2019, Sec 5)."""
+    return trial.train(trial.rewound(), _kept_mask(trial, level))
+
+
+def one_shot_kept_reinit(trial: Trial, level: int, draw: int = 0) -> Stage:
+    """The same mask with freshly drawn weights."""
+    return trial.train(trial.init("one-shot-reinit", level, draw), _kept_mask(trial, level), start=0)
+
+
+def one_shot_kept_random(trial: Trial, level: int, draw: int = 0) -> Stage:
+    """A random mask with the same count in every layer, from the weights that the subnetwork is rewound to."""
+    return trial.train(trial.rewound(), trial.shuffled(_kept_mask(trial, level), "one-shot-random", level, draw))
 
 
 def _continued(trial: Trial, level: int) -> tuple[Stage, Output | None]:
@@ -290,6 +313,7 @@ ARMS: dict[str, ArmFn] = {
     "dense": ticket, "ticket": ticket, "reinit": reinit, "random-mask": random_mask, "one-shot": one_shot,
     "one-shot-reinit": one_shot_reinit, "continued": continued, "continued-reset": continued_reset, "ticket-noise": ticket_noise,
     "magnitude-at-init": magnitude_at_init, "weight-movement": weight_movement, "init-magnitude": init_magnitude,
+    "one-shot-kept": one_shot_kept, "one-shot-kept-reinit": one_shot_kept_reinit, "one-shot-kept-random": one_shot_kept_random,
     "random-prune": random_prune, "snip": snip, "grasp": grasp, "synflow": synflow, "magnitude-at-rewind": magnitude_at_rewind,
     "ett": ett, "ett-reinit": ett_reinit, "ett-random-mask": ett_random_mask, "ett-permuted-replicas": ett_permuted_replicas,
     "ett-source-mask-snip": ett_source_mask_snip, "target-ticket": target_ticket, "ticket-path": ticket_path, "ett-path": ett_path,

@@ -14,7 +14,7 @@ from ltcore.library import Library
 from ltcore.models import INITS, layer_kinds, layer_sizes, skeleton
 from ltcore.names import nearest
 from ltcore.recipe import Recipe, changed, check
-from ltcore.stages import Output, Stage
+from ltcore.stages import REVISIONS, Output, Stage
 
 CONTROLS = ("none", "fresh-rewind", "largest-pruned", "shuffled-mask", "shuffled-labels", "no-training")
 
@@ -28,6 +28,7 @@ class DataFacts:
     n_train: int
     input_shape: tuple[int, ...]
     classes: int
+    decoded: bool = False  # images in files, read batch by batch
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,6 +55,8 @@ class Trial:
             raise UsageError(f"a batch of {self.recipe.batch_size} is larger than the {self.n_train} training examples of {self.data.name}")
         if self.recipe.data.augment != "none" and len(self.data.input_shape) != 3:
             raise UsageError(f"data.augment {self.recipe.data.augment!r} needs images, channels x height x width; {self.data.name} has examples of shape {self.data.input_shape}")
+        if self.recipe.data.augment == "resized-crop-flip" and not self.data.decoded:
+            raise UsageError(f"data.augment 'resized-crop-flip' needs images in files, such as imagenet's; {self.data.name} is held as tensors: use crop-flip")
         if self.recipe.model.init not in INITS:
             raise UsageError(f"unknown model.init {self.recipe.model.init!r}{nearest(self.recipe.model.init, INITS)}")
         self.library.model(self.recipe.model.name)
@@ -139,10 +142,12 @@ class Trial:
         return self._once(("mask", level), lambda: self._mask(level)) if level else None
 
     def _ticket(self, level: int) -> Stage:
-        if level == 0:
-            return self.train(self.rewound(), optimizer=self._start().out("optimizer") if self.rewind_it else None)
-        kept = self.recipe.optimizer_state == "kept" and self.rewind_it
-        return self.train(self._rewind(level), self._ticket_mask(level), optimizer=self._start().out("optimizer") if kept else None)
+        return self._rewound_run(self._rewind(level), self._ticket_mask(level)) if level else self._rewound_run(self.rewound(), None)
+
+    def _rewound_run(self, state: Output, mask: Output | None) -> Stage:
+        """From W_k to the end; the dense network goes on with its own optimiser state, so that the cut at k does not change it."""
+        kept = self.rewind_it and (mask is None or self.recipe.optimizer_state == "kept")
+        return self.train(state, mask, optimizer=self._start().out("optimizer") if kept else None)
 
     def _mask(self, level: int) -> Output:
         """Chains are long: the levels below are built first, so that the recursion stays flat."""
@@ -167,7 +172,7 @@ class Trial:
         return self.shuffled(mask, "control", level) if self.recipe.control == "shuffled-mask" else mask
 
     def _unbroken(self, level: int) -> Stage:
-        return self.train(self.rewound(), self.mask(level))
+        return self._rewound_run(self.rewound(), self.mask(level))
 
     def shuffled(self, mask: Output, *use: str | int) -> Output:
         """The mask permuted within each layer."""
@@ -188,12 +193,14 @@ class Trial:
         recipe, labels = self.recipe, [self.seed, "labels"] if self._labels() == "shuffled" else None
         # Said only where it is used, so that recipes without it keep their stages.
         augment = {"augment": [self.seed, "augment", *order]} if recipe.data.augment != "none" else {}
+        how = {"augment": recipe.data.augment} if recipe.data.augment not in ("none", "crop-flip") else {}
+        revised = {name: REVISIONS[name] for name in (recipe.optimizer.name, recipe.model.name) if name in REVISIONS}
         data = {"name": self.data.name, "fingerprint": self.data.fingerprint, "val": recipe.data.val, "options": dict(recipe.data.options)}
         return {
             "data": data | self.library.source("datasets", self.data.name),
             "optimizer": asdict(recipe.optimizer), "batch_size": recipe.batch_size, "evaluate": asdict(recipe.evaluate),
             "precision": recipe.precision,
-            "streams": {"split": [self.seed, "split"], "order": [self.seed, "order", *order], "labels": labels, **augment},
+            "streams": {"split": [self.seed, "split"], "order": [self.seed, "order", *order], "labels": labels, **augment}, **how, **({"revisions": revised} if revised else {}),
         }  # fmt: skip
 
     def _labels(self) -> str:

@@ -5,7 +5,6 @@ trains them as one stack; the other kinds take one.
 """
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,6 +22,7 @@ from ltcore.library import Library, of_user
 from ltcore.models import draw_state, layer_kinds, layer_sizes, skeleton, split_state
 from ltcore.pruning import prune
 from ltcore.recipe import Evaluate, Model, Optimizer
+from ltcore.training import precision
 from ltcore.training.backends import Loop
 from ltcore.training.loop import Checkpoints, Replicate, Segment, train
 from ltcore.training.rigl import Regrow
@@ -105,7 +105,7 @@ def _score(job: Job, env: Env) -> Result:
     criterion, options = job.params["criterion"]["name"], job.params["criterion"].get("options", {})
     gradient, network = _gradient_on_batch(module, job, env, mask), _scored_network(module, job, env, mask)
     given = Scored(weights, start, mask, seeds.stream(*job.params["path"]), gradient, network, options)
-    with of_user(f"criterion {criterion!r} failed", env.library.file):
+    with of_user(f"criterion {criterion!r} failed", env.library.file), precision.applied("fp32", torch.device(env.device)):
         scores = env.library.criterion(criterion)(given)
     _check_scores(criterion, scores, weights)
     return Result({"scores": {n: s.contiguous() for n, s in scores.items()}})
@@ -118,13 +118,13 @@ def _gradient_on_batch(module: nn.Module, job: Job, env: Env, mask: Tensors) -> 
 
     def gradient() -> Tensors:
         data = env.dataset(job.params["data"])
-        streams = dataclasses.replace(Streams(**job.params["streams"]), augment=None)
         dtype = next(w.dtype for w in job.inputs["weights"].values() if w.is_floating_point())
-        batches = Batches(data, job.params["data"]["val"], job.params["batch_size"], [streams], dtype)
+        batches = Batches(data, job.params["data"]["val"], job.params["batch_size"], [Streams(**job.params["streams"])], dtype)
         state = {n: t * mask[n].to(t.dtype) if n in mask else t for n, t in job.inputs["weights"].items()}
         stack = {n: t[None].to(batches.device) for n, t in state.items()}
         backend = Loop(module, *split_state(module, stack), loss)
-        return {n: g[0].cpu() for n, g in backend.grads(*batches.fetch(batches.index(0)))[1].items()}
+        with precision.applied("fp32", batches.device):  # no coarser than the weights' own type
+            return {n: g[0].cpu() for n, g in backend.grads(*batches.fetch(batches.index(0)))[1].items()}
 
     return gradient
 
@@ -197,7 +197,8 @@ def segment(params: Mapping[str, Any]) -> Segment:
     optimizer = Optimizer(**{**o, "betas": tuple(o["betas"]), "drops_it": tuple(o["drops_it"])})
     evaluate = Evaluate(e["every_it"], tuple(e["test"]), tuple(e["train"]))
     regrow = Regrow(**params["regrow"]) if "regrow" in params else None
-    return Segment(optimizer, params["batch_size"], params["start"], params["stop"], evaluate, params["data"]["val"], params["precision"], regrow)
+    return Segment(optimizer, params["batch_size"], params["start"], params["stop"], evaluate, params["data"]["val"], params["precision"],
+                   params.get("augment", "crop-flip"), regrow)
 
 
 def _replicate(job: Job) -> Replicate:

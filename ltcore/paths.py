@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from ltcore.data import Dataset
 from ltcore.models import split_state
+from ltcore.training import precision
 from ltcore.training.backends import Loop
 from ltcore.training.supervised import Batches, Streams, evaluate, loss
 
@@ -36,5 +37,5 @@ def accuracies(module: nn.Module, data: Dataset, streams: Streams, a: Mapping[st
 
 def _accuracy(module: nn.Module, batches: Batches, state: Mapping[str, Tensor]) -> float:
     stack = {n: t[None].to(batches.device) for n, t in state.items()}
-    with torch.no_grad():
+    with torch.no_grad(), precision.applied("fp32", batches.device):
         return float(evaluate(Loop(module, *split_state(module, stack), loss), batches, "test")[1][0])

@@ -32,7 +32,7 @@ class Data:
     val: int = 0
     options: Mapping[str, Any] = field(default_factory=dict)
     labels: str = "true"  # "shuffled" is the negative control shuffled-labels
-    augment: str = "none"  # "crop-flip": see ltcore.data.augment
+    augment: str = "none"  # "crop-flip", or "resized-crop-flip" for images in files: see ltcore.data.augment
 
 
 @dataclass(frozen=True)
@@ -87,13 +87,14 @@ class Recipe:
     pruning: Pruning
     rewind: str = "0it"
     optimizer_state: str = "fresh"  # after a rewind; "kept" takes the state saved with the weights rewound to
-    precision: str = "fp32"  # fp64, fp32, tf32, bf16
+    precision: str = "fp32"  # a class of ltcore.training.precision
     control: str = "none"  # the negative control: see ltcore.imp.CONTROLS
 
 
 WORDS = {
     "optimizer.name": ("adam", "sgd"), "pruning.scope": ("layerwise", "global"), "pruning.counts": ("all-weights", "prunable"),
-    "data.labels": ("true", "shuffled"), "data.augment": ("none", "crop-flip"), "optimizer_state": ("fresh", "kept"),
+    "data.labels": ("true", "shuffled"), "data.augment": ("none", "crop-flip", "resized-crop-flip"), "optimizer_state": ("fresh", "kept"),
+    "precision": ("fp32", "fp64", "tf32", "bf16"),
 }  # fmt: skip
 _POINT = re.compile(r"early-stop|end|\d+it")
 

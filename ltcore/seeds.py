@@ -36,14 +36,14 @@ def global_stream(seed: int, *path: str | int | float) -> Iterator[None]:
         yield
 
 
-def uniform(key: Tensor, step: Tensor, n: int) -> Tensor:
+def uniform(key: Tensor, step: int | Tensor, n: int) -> Tensor:
     """``n`` numbers in [0, 1) as a function of (key, step, index), made on the device of ``key``.
 
     A 32-bit finaliser (Murmur3's, by Austin Appleby, public domain) over a mixed counter; int64 arithmetic, so that it is
     the same on CPU and GPU and works under ``torch.func.vmap``.
 
     Args:
-        key: int64 scalar tensor, below 2**31. step: int64 scalar tensor. n: how many.
+        key: int64 scalar tensor, below 2**31. step: a number or an int64 scalar tensor. n: how many.
     """
     index = torch.arange(n, device=key.device, dtype=torch.int64)
     return _finalise(index ^ _finalise(step + _finalise(key))).to(torch.float64).mul(2.0**-32).to(torch.float32).clamp(max=1 - 2.0**-24)

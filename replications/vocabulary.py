@@ -10,6 +10,8 @@ METRICS = frozenset({
     "log_perplexity", "bleu", "episode_return", "stability_l2", "stability_angle_deg", "mask_distance",
     "max_accuracy_drop_on_path_pp", "training_flops", "training_energy_kJ", "wall_time_s",
 })
+# A paper's word -> the metric that our networks are measured by: top-1 is plain accuracy.
+SAME_METRIC = {"test_top1_pct": "test_accuracy_pct"}
 CONTROLS = frozenset({
     "fresh-rewind", "largest-pruned", "shuffled-mask", "shuffled-labels", "no-training", "swapped-arms",
 })

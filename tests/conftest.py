@@ -9,8 +9,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from ltcore import data, kinds
 from ltcore.imp import DataFacts, Trial
@@ -54,6 +56,19 @@ def run_all(stages: Iterable[Stage], small: data.Dataset, library: Library | Non
         inputs = {role: done[out.stage].artefacts[out.artefact] for role, out in stage.inputs.items()}
         done[stage] = kinds.run([kinds.Job(stage.kind, stage.params, inputs)], env_)[0]
     return done
+
+
+def image_folder(base: Path, classes: int, n_train: int, n_val: int) -> Path:
+    """train and val below ``base``, torchvision's layout: JPEG files of several sizes, brighter from class to class."""
+    generator = np.random.default_rng(0)
+    for part, n in (("train", n_train), ("val", n_val)):
+        for label in range(classes):
+            folder = base / part / f"n{label:02d}"
+            folder.mkdir(parents=True)
+            for i in range(n):
+                coarse = generator.integers(0, 120, (5, 7, 3)) + 40 * label
+                Image.fromarray(coarse.astype(np.uint8)).resize((40 + i, 30 + 3 * label)).save(folder / f"{i}.JPEG")
+    return base
 
 
 # ---- the command line ----------------------------------------------------------------------------------------

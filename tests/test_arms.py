@@ -46,7 +46,7 @@ def differ(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
 @pytest.mark.parametrize("rewind", ["0it", "10it"])
 def test_every_arm_runs_and_keeps_the_density_that_it_says(small_data, name, rewind):
     one = trial(small_data, recipe=changed(SHORT, {"rewind": rewind}))
-    stage = arms.ARMS[name](one, 2)
+    stage = arms.ARMS[name](one, 50 if name.startswith("one-shot-kept") else 2)  # there a percentage
     done = run_all([stage, one.mask(2).stage], small_data)
     if stage.kind == "measure":
         assert done[stage].values and all(v.value == v.value for v in done[stage].values)
@@ -100,6 +100,25 @@ def test_magnitude_at_init_keeps_the_largest_initial_weights_in_the_tickets_coun
 
 
 # ---- one-shot --------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("pct", [80, 30])
+def test_one_shot_to_a_percentage_keeps_the_largest_of_all_layers_together(small_data, pct):
+    one = trial(small_data, recipe=changed(SHORT, {"rewind": "10it", "pruning.scope": "global", "pruning.rates": {"fc": 0.2}}))
+    kept, fresh, random = (arms.ARMS[f"one-shot-kept{end}"](one, pct) for end in ("", "-reinit", "-random"))
+    done = run_all([kept, fresh, random], small_data)
+    mask, end = worn(done, kept), done[one.ticket(0)].artefacts["state"]
+    magnitudes, places = (torch.cat([t[n].flatten() for n in LAYERS[:2]]) for t in ({n: end[n].abs() for n in LAYERS}, mask))
+    assert places.sum() == round(len(places) * pct / 100) and set(mask) == set(LAYERS[:2])
+    assert magnitudes[places].min() >= magnitudes[~places].max()
+    assert kept.inputs["state"] == random.inputs["state"] == one.rewound() and (kept.params["start"], fresh.params["start"]) == (10, 0)
+    assert kept.inputs["mask"] == fresh.inputs["mask"] and differ_in(start(done, fresh), start(done, kept))
+    shuffled = worn(done, random)
+    assert {n: int(m.sum()) for n, m in shuffled.items()} == {n: int(m.sum()) for n, m in mask.items()} and differ_in(shuffled, mask)
+
+
+def differ_in(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return any(not torch.equal(a[n], b[n]) for n in LAYERS[:2])
+
+
 def test_rule_8_one_shot_sizes_are_those_derived_from_the_paper():
     one, kinds_ = mnist_trial(), layer_kinds(LeNet((1, 28, 28), 10))
     sizes = layer_sizes(LeNet((1, 28, 28), 10))
@@ -211,6 +230,13 @@ def test_control_shuffled_mask_keeps_counts_and_loses_places(small_data):
     assert one.ticket(2).inputs["state"] == plain.ticket(2).inputs["state"]
     measured = arms.weight_movement(one, 2).inputs["mask"]
     assert measured == one.ticket(2).inputs["mask"] != one.mask(2)  # what is measured of a control is broken too
+
+
+@pytest.mark.parametrize("state", ["fresh", "kept"])
+def test_control_shuffled_mask_finds_the_same_mask_when_rewound_to_k(small_data, state):
+    recipe = changed(SHORT, {"rewind": "10it", "optimizer_state": state})
+    broken, plain = trial(small_data, recipe=recipe, control="shuffled-mask"), trial(small_data, recipe=recipe)
+    assert broken.mask(2) == plain.mask(2) and broken.ticket(2) != plain.ticket(2)
 
 
 def test_control_shuffled_labels_learns_nothing_and_reads_the_true_test_set(small_data):

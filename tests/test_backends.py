@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from ltcore import kinds
 from ltcore.data import split
+from ltcore.models import MODELS as FAMILIES
 from ltcore.models import split_state
 from ltcore.recipe import Model, changed
 from ltcore.seeds import stream
@@ -181,3 +182,44 @@ def test_evaluation_changes_no_buffer_and_leaves_training_mode_on(backend):
     engine.grads(x, y)
     assert buffers["norm.num_batches_tracked"].tolist() == [1, 1] and buffers["drop.counter"][:, 1].tolist() == [1, 1]
     assert not torch.equal(before["norm.running_mean"], buffers["norm.running_mean"])
+
+
+# ---- memory layout ---------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("copies", [1, 2])
+@pytest.mark.parametrize(("name", "options"), [("conv", {"depth": 4, "width": 4, "hidden": [8]}), ("resnet", {"depth": 8, "width": 4}),
+                                               ("vgg", {"depth": 11, "width": 4})])  # fmt: skip
+def test_the_layout_of_images_changes_no_gradient_and_none_keeps_it(name, options, copies):
+    """The optimisers and the masks take gradients in the order of the weights."""
+    net = FAMILIES[name]((3, 16, 16), 5, **options).double()
+    g = torch.Generator().manual_seed(1)
+    x = torch.randn(copies, 6, 3, 16, 16, dtype=torch.float64, generator=g)
+    y = torch.randint(5, (copies, 6), generator=g)
+    found = {}
+    for layout in (torch.contiguous_format, torch.channels_last):
+        net.memory_format = layout
+        engine = backends.Loop(net, *stack_of(net, copies), supervised.loss)
+        found[layout] = (*engine.grads(x, y), engine.forward(x))
+    (losses, grads, out), (other_losses, other, other_out) = found.values()
+    assert torch.allclose(losses, other_losses, atol=1e-12) and torch.allclose(out, other_out, atol=1e-12)
+    assert all(torch.allclose(grads[n], other[n], atol=1e-10) and other[n].is_contiguous() for n in grads)
+
+
+def test_images_are_laid_out_as_the_family_asks_and_a_users_module_gets_them_plain():
+    seen = []
+
+    class Plain(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.out = nn.Conv2d(3, 4, 3), nn.Linear(4 * 4, 2)
+
+        def forward(self, x):
+            seen.append(x.is_contiguous(memory_format=torch.channels_last))
+            return self.out(self.conv(x).view(len(x), -1))  # refuses other layouts
+
+    asking = Plain()
+    asking.memory_format, asking.out = torch.channels_last, nn.Linear(3, 2)
+    asking.forward = lambda x: (seen.append(x.is_contiguous(memory_format=torch.channels_last)), asking.out(x.mean((2, 3))))[1]
+    x, y = torch.rand(1, 5, 3, 4, 4), torch.zeros(1, 5, dtype=torch.int64)
+    for net in (Plain(), asking):
+        backends.Loop(net, *stack_of(net, 1), supervised.loss).grads(x, y)
+    assert seen == [False, True]

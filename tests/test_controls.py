@@ -1,27 +1,42 @@
 """Negative controls on MNIST-1D: with the mechanism broken no headline claim replicates, beside a positive run in which it does.
 
-The dearest test of the suite: about 500 small networks are trained.
+The dearest test of the suite: about 500 small networks are trained, in one store, so that what two papers share is trained once.
 """
 from __future__ import annotations
 
 import pytest
 
-from bench import controls
+from bench import claims, controls
 from bench.store import Store
 from replications import papers, registry
 
 
 @pytest.fixture(scope="module")
-def found(tmp_path_factory):
-    return controls.run("frankle2019", Store(tmp_path_factory.mktemp("controls")))
+def store(tmp_path_factory):
+    return Store(tmp_path_factory.mktemp("controls"))
 
 
-def test_every_headline_claim_on_lenet_has_a_control():
-    headline = {c.id for c in papers.load("frankle2019").claims if c.strength == "headline" and list(c.protocols or ()) == ["lenet-mnist"]}
-    assert headline == {claim for control in registry.load("frankle2019").controls for claim in control.claims}
+def on_lenet(key: str) -> set[str]:
+    """Headline claims of which some test is about LeNet on MNIST."""
+    headline = [c for c in papers.load(key).claims if c.strength == "headline" and c.tests]
+    return {c.id for c in headline if "lenet-mnist" in claims.names(c)}
 
 
-def test_positive_replicates_and_control_does_not(found):
-    assert found, "no control ran"
+@pytest.mark.parametrize("key", ["frankle2019", "stabilizing2019"])
+def test_every_headline_claim_on_lenet_has_a_control(key):
+    assert on_lenet(key) == {claim for control in registry.load(key).controls for claim in control.claims} != set()
+
+
+@pytest.mark.parametrize("key", ["frankle2019", "stabilizing2019"])
+def test_positive_replicates_and_control_does_not(store, key):
+    found = controls.run(key, store)
+    assert {v.claim for v in found} == on_lenet(key)
     broken = [v for v in found if not v.holds]
     assert not broken, controls.render(broken)
+
+
+def test_a_control_is_judged_by_the_tests_of_its_own_network_alone():
+    claim = claims.by_id(papers.load("stabilizing2019"), "s4-winning-is-stable")
+    own = controls._on_protocol(claim, "lenet-mnist")
+    assert [p.protocol for p in claims.parts(claims.tree(own))] == ["lenet-mnist"] * 2
+    assert len(list(claims.parts(claims.tree(claim)))) == 8

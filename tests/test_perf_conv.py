@@ -129,10 +129,11 @@ def test_the_loader_serves_what_the_engine_sees(data):
     assert y == int(data.train.y[7]) and torch.allclose(x, data.prepare(data.train.x[7]), atol=1e-5)
 
 
-def test_figures_of_a_gpu_are_shown(figures):
-    row = {"replicates": 8, "backend": "vmap", "ms_per_step": 6.0, "images_per_s": 170_000.0, "ceiling_pct": 41.0, "note": ""}
-    full = {"replicates": 32, "backend": "loop", "ms_per_step": None, "images_per_s": None, "ceiling_pct": None, "note": "out of memory"}
-    others = {"dataloader": {"ms_per_step": 10.0, "images_per_s": 12_800.0, "best_times": 13.3}}
-    cuda = {"device": "a GPU", "rows": [row, full], "best": row, "ceiling_images_per_s": 4e5, "ceiling_gflop_per_s": 1e5, "others": others}
+def test_figures_of_a_gpu_are_shown_by_precision_class(figures):
+    row = {"replicates": 8, "backend": "vmap", "precision": "bf16", "ms_per_step": 6.0, "images_per_s": 170_000.0, "ceiling_pct": 41.0, "note": ""}
+    full = {"replicates": 32, "backend": "loop", "precision": "fp32", "ms_per_step": None, "images_per_s": None, "ceiling_pct": None, "note": "out of memory"}
+    classes = {p: {"ceiling_images_per_s": 4e5, "ceiling_gflop_per_s": 1e5, "others_images_per_s": {"dataloader": 17_000.0}} for p in ("fp32", "bf16")}
+    cuda = {"device": "a GPU", "rows": [row, full], "best": {"fp32": full, "bf16": row}, "classes": classes}
     text = perf_conv.render({**figures, "cpu": None, "all_cores": None, "cuda": cuda})
-    assert "170,000" in text and "out of memory" in text and "best: 8 replicates by vmap" in text and "13.30 times" in text
+    assert "170,000" in text and "out of memory" in text and "best: 8 replicates by vmap" in text
+    assert "dataloader: 17,000 images/s; the best stack does 10.00 times as many" in text and "does 0.00 times" in text

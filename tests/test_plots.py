@@ -8,7 +8,8 @@ import pytest
 
 from bench.measurement import Measurement, RunInfo
 from bench.plot_data import Point, frame, needs_own_axis, notes, panels, percent, smallest_pct, ticks
-from bench.plots import ARM_COLOURS, overview_figure, panel_figure, plot, styles, title
+from bench.plot_style import ARM_COLOURS, styles
+from bench.plots import overview_figure, panel_figure, plot, title
 from ltcore.errors import UserError
 from replications.papers import load
 
@@ -206,7 +207,7 @@ def test_colours_are_fixed_by_arm_and_unknown_arms_get_their_own(paper):
 def test_files_are_pngs_and_byte_for_byte_repeatable(paper, tmp_path):
     first = plot(paper, _measurements(), _run(), tmp_path / "a")
     assert [f.name for f in first] == ["lenet-mnist-early_stop_it.png", "lenet-mnist-test_accuracy_pct-early-stop.png",
-                                       "lenet-mnist-test_accuracy_pct-end.png", "lenet-mnist-overview.png"]
+                                       "lenet-mnist-test_accuracy_pct-end.png", "lenet-mnist-overview.png", "lenet-mnist-published.png"]
     for again, file in zip(plot(paper, _measurements(), _run(), tmp_path / "b"), first, strict=True):
         assert file.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n" and file.stat().st_size > 20_000
         assert again.read_bytes() == file.read_bytes()

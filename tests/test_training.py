@@ -335,15 +335,10 @@ def test_a_run_that_learns_did_not_fail(small_data):
     assert overfitting(small_data)[1].facts["failed"] == ""
 
 
-def test_a_precision_that_the_engine_lacks_is_the_users_error(small_data):
-    one = trial(small_data, precision="bf16")
-    with pytest.raises(UsageError, match="precision 'bf16' is not available: use one of fp32, fp64"):
-        run_all([one.ticket(0)], small_data)
-
-
 @pytest.mark.parametrize(
     ("field", "value", "says"),
     [
+        ("precision", "fp61", "unknown precision 'fp61'; did you mean 'fp64'"),
         ("optimizer.name", "adamw", "unknown optimizer.name 'adamw'; did you mean 'adam'"),
         ("pruning.scope", "globl", "did you mean 'global'"),
         ("pruning.rates.fc", -0.2, "not a share from 0 to 1"),

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ltcore.data.images import Images
 from ltcore.errors import UsageError
 
 
@@ -18,11 +19,16 @@ from ltcore.errors import UsageError
 class Split:
     """Inputs and labels of one part of a data set."""
 
-    x: Tensor  # (N, C, H, W) uint8 for images, (N, ...) float32 otherwise; raw values
+    x: Tensor | Images  # (N, C, H, W) uint8 for images, (N, ...) float32 otherwise; raw values, or the files that hold them
     y: Tensor  # (N,) int64, 0 ... classes - 1
 
     def __len__(self) -> int:
         return len(self.y)
+
+    def first(self, n: int) -> "Split":
+        """The first n examples, or all; of files none is read."""
+        x = dataclasses.replace(self.x, files=self.x.files[:n]) if isinstance(self.x, Images) else self.x[:n]
+        return Split(x, self.y[:n])
 
     def to(self, device: torch.device | str) -> "Split":
         return Split(self.x.to(device), self.y.to(device))
@@ -33,7 +39,7 @@ class Dataset:
     """A training and a test part, and what makes network input of raw values: (raw - shift) / scale.
 
     `source` says where it came from ("folder", "download", "formula (mnist1d)" ...). When it stands in for a set that could not be had,
-    `fallback_for` names that set and `note` is the line to print; else None and "".
+    `fallback_for` names that set and `note` is the line to print; else None and "". A set that is not whole has a `note` too.
     """
 
     name: str
@@ -43,7 +49,7 @@ class Dataset:
     scale: Tensor  # () or (C, 1, 1) float32, in units of raw values
     shift: Tensor | None  # as scale; None is 0 and costs nothing
     source: str
-    fingerprint: str  # sha256 of every tensor above; does not depend on where the files lay
+    fingerprint: str  # sha256 of every tensor above (of decoded sets: see `folder.read_folders`); does not depend on where the files lay
     fallback_for: str | None = None
     note: str = ""
 
@@ -51,6 +57,11 @@ class Dataset:
     def input_shape(self) -> tuple[int, ...]:
         """Shape of one example, e.g. (1, 28, 28)."""
         return tuple(self.train.x.shape[1:])
+
+    @property
+    def decoded(self) -> bool:
+        """Whether images stay in files and are decoded batch by batch."""
+        return isinstance(self.train.x, Images)
 
     def prepare(self, x: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
         """Network input of raw values x (..., *input_shape), on x's device; x itself is never written to."""
@@ -67,13 +78,14 @@ class Dataset:
 def build(name: str, train: Split, test: Split, classes: int, *, source: str, scale: float | Sequence[float] | Tensor = 1.0,
           shift: float | Sequence[float] | Tensor = 0.0) -> Dataset:
     """A Dataset with its fingerprint. `scale` and `shift` are one number, or one a channel, in units of raw values."""
-    scale_t, shift_t = _constant(scale), _constant(shift)
+    scale_t, shift_t = constant(scale), constant(shift)
     shift_t = shift_t if shift_t.any() else None
     tensors = [train.x, train.y, test.x, test.y, scale_t, *([] if shift_t is None else [shift_t])]
     return Dataset(name, train, test, classes, scale_t, shift_t, source, fingerprint(tensors))
 
 
-def _constant(value: float | Sequence[float] | Tensor) -> Tensor:
+def constant(value: float | Sequence[float] | Tensor) -> Tensor:
+    """One number, or one a channel, in the shape in which a Dataset keeps it."""
     tensor = torch.as_tensor(value, dtype=torch.float32)
     return tensor if tensor.ndim == 0 else tensor.view(-1, 1, 1)  # (C, 1, 1) lies beside (..., C, H, W)
 

@@ -1,6 +1,6 @@
 """Where data sets come from: the folder $LTCORE_DATA, a download, or a stand-in that needs neither.
 
-The folder has torchvision's layout: MNIST/raw/..., FashionMNIST/raw/..., cifar-10-batches-py/..., cifar-100-python/...
+The folder has torchvision's layout: MNIST/raw/..., FashionMNIST/raw/..., cifar-10-batches-py/..., cifar-100-python/..., imagenet/train/...
 """
 
 import dataclasses
@@ -18,8 +18,10 @@ from ltcore.data.dataset import Dataset, build
 from ltcore.data.digits import digits
 from ltcore.data.download import download_once
 from ltcore.data.files import FileSet, locate, missing
+from ltcore.data.folder import ImageFolders, find, read_folders, where_to_put
 from ltcore.data.idx import IDX_FILES, check_idx, read_idx
 from ltcore.data.mnist1d import mnist1d
+from ltcore.data.photos import photos
 from ltcore.errors import DataMissingError, UsageError, UserError
 
 VARIABLE = "LTCORE_DATA"
@@ -41,7 +43,7 @@ def _times_255(*values: float) -> tuple[float, ...]:
     return tuple(255 * value for value in values)
 
 
-DATASETS: dict[str, FileSet | Made] = {
+DATASETS: dict[str, FileSet | ImageFolders | Made] = {
     "mnist": FileSet(
         label="MNIST",
         torchvision_name="MNIST",
@@ -131,8 +133,19 @@ DATASETS: dict[str, FileSet | Made] = {
         check=check_cifar,
         read=read_cifar,
     ),
+    "imagenet": ImageFolders(
+        label="ImageNet (ILSVRC-2012)",
+        folder="imagenet",
+        classes=1000,
+        sizes=(1_281_167, 50_000),
+        # The constants that torchvision's documentation gives for its ImageNet classifiers and everybody uses.
+        shift=_times_255(0.485, 0.456, 0.406),
+        scale=_times_255(0.229, 0.224, 0.225),
+        options={"size": 224, "resize": 256},  # He et al. 2016, section 3.4: crops of 224, tested on the centre of images of 256
+    ),
     "mnist1d": Made(label="MNIST-1D", make=mnist1d, options=("num_train", "num_test", "seed"), sizes=(4000, 10000)),
     "digits": Made(label="scikit-learn's digits", make=digits, options=(), sizes=(1437, 360)),
+    "photos": Made(label="scikit-learn's sample photographs", make=photos, options=("size", "resize"), sizes=(64, 20)),
 }
 
 
@@ -141,13 +154,16 @@ def load(name: str, mode: str | Path = "auto", folder: str | Path | None = None,
 
     mode: "auto" takes `folder` (default $LTCORE_DATA), else an earlier or a new download, else the stand-in, and says so in `.note`;
     "local" takes the folder or an earlier download and nothing else; any other value is a folder, and only that is looked into.
-    options go to the sets that are made (`num_train`, `num_test`, `seed` of mnist1d).
+    options go to the sets that are made (`num_train`, `num_test`, `seed` of mnist1d) or decoded (`size`, `resize` in pixels). What lies in an
+    image folder has neither download nor stand-in, whatever the mode.
     Raises UsageError for an unknown name or option, UserError for a set that is incomplete or damaged,
     DataMissingError (one of them) where no file of it is there.
     """
     source = named(name)
     if isinstance(source, Made):
         return _make(name, source, options)
+    if isinstance(source, ImageFolders):
+        return _from_folders(name, source, places(mode, folder), options)
     if options:
         raise UsageError(f"data set {name} takes no options, got {', '.join(sorted(options))}")
     candidates = places(mode, folder)
@@ -159,7 +175,7 @@ def load(name: str, mode: str | Path = "auto", folder: str | Path | None = None,
         if kind == "folder" and len(absent) < len(source.files):
             raise _not_there(source, root, absent)
     if mode != "auto":
-        raise DataMissingError(str(_not_there(source, candidates[0][1], list(source.files))))
+        raise _not_there(source, candidates[0][1], list(source.files))
     root = downloads()
     if download_once(source, root) == "":
         return read(name, locate(source, root), "download")
@@ -169,7 +185,14 @@ def load(name: str, mode: str | Path = "auto", folder: str | Path | None = None,
     return dataclasses.replace(stand_in, fallback_for=name, note=note)
 
 
-def named(name: str) -> FileSet | Made:
+def _from_folders(name: str, source: ImageFolders, candidates: list[tuple[str, Path]], options: Mapping[str, int]) -> Dataset:
+    base = next(filter(None, (find(source, root) for _, root in candidates)), None)
+    if base is None:
+        raise DataMissingError(f"{source.label} not found in {candidates[0][1]}: {where_to_put(source)}, or name its folder in {VARIABLE} or --data")
+    return read_folders(name, source, base, options)
+
+
+def named(name: str) -> FileSet | ImageFolders | Made:
     if name not in DATASETS:
         near = difflib.get_close_matches(name, DATASETS, n=1, cutoff=0.4)
         raise UsageError(f"unknown data set {name!r}; " + (f"did you mean {near[0]!r}?" if near else f"there are {', '.join(DATASETS)}"))
@@ -230,4 +253,5 @@ def _existing(path: Path, what: str) -> Path:
 
 def _not_there(source: FileSet, root: Path, absent: list[str]) -> UserError:
     files = f"{source.folder}/{absent[0]}" + (f" and {len(absent) - 1} more" if len(absent) > 1 else "")
-    return UserError(f"{source.label}: {files} missing in {root}; put the files there, name their folder in {VARIABLE}, or download with --data auto")
+    kind = DataMissingError if len(absent) == len(source.files) else UserError
+    return kind(f"{source.label}: {files} missing in {root}; put the files there, name their folder in {VARIABLE}, or download with --data auto")

@@ -29,6 +29,12 @@ def torchvision_models() -> types.ModuleType:
     return importlib.import_module("torchvision.models")
 
 
+def torchvision_transforms() -> types.ModuleType:
+    """The module `torchvision.transforms`; raises as `torchvision_datasets` does."""
+    torchvision_datasets()
+    return importlib.import_module("torchvision.transforms")
+
+
 def shimmed() -> bool:
     """Whether torchvision was imported with the empty module in place, that is, without its compiled operators."""
     return getattr(sys.modules.get(_META), "placed_by_ltcore", False)

@@ -91,9 +91,8 @@ def layer_kinds(module: nn.Module) -> dict[str, str]:
 
 
 def _kind(layer: nn.Module) -> str | None:
-    """By the layer's own type, else by a type that it descends from (a user's subclass of ``nn.Conv2d``)."""
-    exact = _KINDS.get(type(layer))
-    return exact or next((kind for known, kind in _KINDS.items() if isinstance(layer, known)), None)
+    """By the layer's type, a user's subclass of ``nn.Conv2d`` included."""
+    return next((kind for known, kind in _KINDS.items() if isinstance(layer, known)), None)
 
 
 def layer_sizes(module: nn.Module) -> dict[str, int]:

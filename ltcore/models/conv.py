@@ -3,6 +3,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -31,6 +32,8 @@ class Conv(nn.Module):
         ValueError: another depth, a width below 1, or an image smaller than the pools take.
     """
 
+    memory_format = torch.channels_last
+
     def __init__(self, input_shape: Sequence[int], classes: int, depth: int = 6, width: int = 64, hidden: Sequence[int] = (256, 256),
                  dropout: float = 0.0):  # fmt: skip
         super().__init__()
@@ -49,9 +52,9 @@ class Conv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:  # (B, C, H, W) -> (B, classes)
         for i, conv in enumerate(self.conv):
-            x = conv(x).relu()
+            x = conv(x).relu_()
             x = F.max_pool2d(x, 2) if i % 2 else x
         x = x.flatten(1)
         for drop, layer in zip(self.drop, self.hidden):
-            x = layer(drop(x)).relu()
+            x = layer(drop(x)).relu_()
         return self.output(self.drop[-1](x))

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 
 from ltcore.models.layers import conv3x3, image, widths
@@ -20,8 +21,8 @@ class Block(nn.Module):
             self.shortcut = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
 
     def forward(self, x: Tensor) -> Tensor:
-        inner = self.norm2(self.conv2(self.norm1(self.conv1(x)).relu()))
-        return (inner + self.shortcut(x)).relu()
+        inner = self.norm2(self.conv2(self.norm1(self.conv1(x)).relu_()))
+        return (inner + self.shortcut(x)).relu_()
 
 
 class ResNet(nn.Module):
@@ -40,6 +41,8 @@ class ResNet(nn.Module):
         ValueError: another depth, a width below 1, or inputs that are not images.
     """
 
+    memory_format = torch.channels_last
+
     def __init__(self, input_shape: Sequence[int], classes: int, depth: int = 20, width: int = 16):
         super().__init__()
         if depth < 8 or depth % 6 != 2:
@@ -52,5 +55,5 @@ class ResNet(nn.Module):
         self.layer_kinds = {name: "shortcut" for name, p in self.named_parameters() if name.endswith("shortcut.0.weight")}
 
     def forward(self, x: Tensor) -> Tensor:  # (B, C, H, W) -> (B, classes)
-        x = self.blocks(self.norm(self.conv(x)).relu())
+        x = self.blocks(self.norm(self.conv(x)).relu_())
         return self.output(x.mean((2, 3)))

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -29,6 +30,8 @@ class VGG(nn.Module):
         ValueError: another depth, a width or number of layers below 1, or inputs that are not images.
     """
 
+    memory_format = torch.channels_last
+
     def __init__(self, input_shape: Sequence[int], classes: int, depth: int = 19, width: int = 64, linear: int = 1):
         super().__init__()
         if depth not in STAGES:
@@ -45,7 +48,7 @@ class VGG(nn.Module):
     def forward(self, x: Tensor) -> Tensor:  # (B, C, H, W) -> (B, classes)
         for i, (conv, norm) in enumerate(zip(self.conv, self.norm)):
             x = F.max_pool2d(x, 2, ceil_mode=True) if i in self.pool_before else x
-            x = norm(conv(x)).relu()
+            x = norm(conv(x)).relu_()
         x = x.mean((2, 3))
         for layer in self.hidden:
             x = layer(x).relu()

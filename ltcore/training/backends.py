@@ -21,7 +21,10 @@ Stack = dict[str, Tensor]  # name -> (R, …)
 
 
 class Loop:
-    """One bound module per replicate; its parameters and buffers are views of row r of the stack."""
+    """One bound module per replicate; its parameters and buffers are views of row r of the stack.
+
+    On CPU images are laid out as the module's attribute ``memory_format`` says, where it has one.
+    """
 
     name = "loop"
 
@@ -30,6 +33,7 @@ class Loop:
         self.replicates, device = len(next(iter(params.values()))), next(iter(params.values())).device
         self.modules = [_bind(copy.deepcopy(module).to(device), params, buffers, r) for r in range(self.replicates)]
         self.leaves = [[dict(m.named_parameters())[n] for n in params] for m in self.modules]
+        self.layout = getattr(module, "memory_format", torch.preserve_format) if device.type == "cpu" else torch.preserve_format
         many = self.replicates > 1
         self.stacked = {n: torch.empty_like(p) for n, p in params.items()} if many else {}
 
@@ -37,11 +41,11 @@ class Loop:
         """x (R, B, …), y (R, B)."""
         losses = []
         for r, (module, leaves) in enumerate(zip(self.modules, self.leaves)):
-            loss = self.loss(module(x[r]), y[r])
+            loss = self.loss(module(x[r].to(memory_format=self.layout)), y[r])
             found = torch.autograd.grad(loss, leaves, materialize_grads=True)
             losses.append(loss.detach())
             if not self.stacked:
-                return loss.detach()[None], {n: g[None] for n, g in zip(self.params, found)}
+                return loss.detach()[None], {n: g.contiguous()[None] for n, g in zip(self.params, found)}
             for g, n in zip(found, self.params):
                 self.stacked[n][r].copy_(g)
         return torch.stack(losses), self.stacked
@@ -49,7 +53,7 @@ class Loop:
     @torch.no_grad()
     def forward(self, x: Tensor) -> Tensor:
         """Outputs of every copy in evaluation mode, x (R, B, …)."""
-        out = torch.stack([module.eval()(x[r]) for r, module in enumerate(self.modules)])
+        out = torch.stack([module.eval()(x[r].to(memory_format=self.layout)) for r, module in enumerate(self.modules)])
         for module in self.modules:
             module.train()
         return out
@@ -95,7 +99,7 @@ class Vmap:
         grads, (losses, buffers) = self._grads(self.params, self.buffers, x, y)
         for n, b in buffers.items():
             self.buffers[n].copy_(b)
-        return losses.detach(), grads
+        return losses.detach(), {n: g.contiguous() for n, g in grads.items()}  # as the weights and the optimiser's state are
 
     @torch.no_grad()
     def forward(self, x: Tensor) -> Tensor:
@@ -118,7 +122,8 @@ def choose(module: nn.Module, params: Stack, buffers: Stack, loss: LossFn, x: Te
 
 
 def _one_by_one(module: nn.Module, params: Stack, loss: LossFn, x: Tensor) -> str:
-    chained = x.device.type == "cpu" and loss is supervised.loss and {n for pair in chain.names(module) for n in pair} == set(params)
+    on_cpu = x.device.type == "cpu" and not torch.is_autocast_enabled("cpu")  # autocast does not see products into memory that stays
+    chained = on_cpu and loss is supervised.loss and {n for pair in chain.names(module) for n in pair} == set(params)
     return "chain" if chained else "loop"
 
 

@@ -4,6 +4,7 @@ What comes out depends on each replicate's own inputs alone, not on which others
 """
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -14,14 +15,12 @@ from torch import Tensor, nn
 
 from ltcore import seeds
 from ltcore.data import Dataset
-from ltcore.errors import UsageError
 from ltcore.models import split_state
 from ltcore.recipe import Evaluate, Optimizer
-from ltcore.training import backends, optimizers, supervised
+from ltcore.training import backends, optimizers, precision, supervised
 from ltcore.training.capture import Captured
 from ltcore.training.rigl import Regrow, move
 
-DTYPES = {"fp32": torch.float32, "fp64": torch.float64}
 BITS = {torch.float32: torch.int32, torch.float64: torch.int64}
 CURVES = ("val_loss", "val_accuracy_pct", "train_loss")
 PARTS = ("val", "test", "train")
@@ -42,6 +41,7 @@ class Segment:
     evaluate: Evaluate
     val: int
     precision: str = "fp32"
+    augment: str = "crop-flip"  # what is done where the streams have one for it
     regrow: Regrow | None = None  # a mask that moves
 
 
@@ -117,27 +117,36 @@ def train(module: nn.Module, data: Dataset, segment: Segment, replicates: Sequen
 
     Raises:
         Stopped: ``checkpoints.stop()`` said so; the state was saved before.
-        UsageError: a precision that the engine does not have.
     """
-    if segment.precision not in DTYPES:
-        raise UsageError(f"precision {segment.precision!r} is not available: use one of {', '.join(DTYPES)}")
-    checkpoints = checkpoints or Checkpoints()
-    batches = supervised.Batches(data, segment.val, segment.batch_size, [r.streams for r in replicates], DTYPES[segment.precision])
-    run, masks = _begin(module, segment, replicates, batches)
-    saved = checkpoints.load()
-    if saved:
-        run.restore(saved)
-    x, y = batches.fetch(batches.index(segment.start))
-    engine = backends.choose(module, run.params, run.buffers, supervised.loss, x, y, backend)
-    with seeds.global_stream(*replicates[0].streams.order, "module", segment.start):  # for a user's nn.Dropout, which knows no stream
-        if saved and GLOBAL_RNG in saved:
-            torch.set_rng_state(saved[GLOBAL_RNG])
-        _steps(engine, batches, segment, run, masks, checkpoints)
-    return _finish(engine, batches, segment, run)
+    with precision.applied(segment.precision, data.train.y.device):
+        return _train(module, data, segment, replicates, checkpoints or Checkpoints(), backend)
+
+
+def _train(module: nn.Module, data: Dataset, segment: Segment, replicates: Sequence[Replicate],
+           checkpoints: Checkpoints, backend: str | None) -> list[Trained]:  # fmt: skip
+    dtype, streams = precision.PRECISIONS[segment.precision].dtype, [r.streams for r in replicates]
+    with contextlib.closing(supervised.Batches(data, segment.val, segment.batch_size, streams, dtype, segment.augment, segment.stop)) as batches:
+        run, masks = _begin(module, segment, replicates, batches)
+        saved = checkpoints.load()
+        if saved:
+            run.restore(saved)
+        engine = _engine(module, segment, run, batches, backend)
+        with seeds.global_stream(*streams[0].order, "module", segment.start):  # for a user's nn.Dropout, which knows no stream
+            if saved and GLOBAL_RNG in saved:
+                torch.set_rng_state(saved[GLOBAL_RNG])
+            _steps(engine, batches, segment, run, masks, checkpoints)
+        return _finish(engine, batches, segment, run)
+
+
+def _engine(module: nn.Module, segment: Segment, run: _Run, batches: supervised.Batches, backend: str | None) -> Any:
+    """The back end, chosen by a look at a first batch; of images in files two are enough for that."""
+    index = batches.index(segment.start)
+    x, y = batches.fetch(index[:, :2] if batches.data.decoded else index)
+    return backends.choose(module, run.params, run.buffers, supervised.loss, x, y, backend)
 
 
 def _begin(module: nn.Module, segment: Segment, replicates: Sequence[Replicate], batches: supervised.Batches) -> tuple[_Run, Masks]:
-    dtype, device, copies = DTYPES[segment.precision], batches.device, len(replicates)
+    dtype, device, copies = batches.dtype, batches.device, len(replicates)
     names = dict.fromkeys(n for r in replicates for n in r.mask)
     masks = {n: torch.stack([r.mask.get(n, torch.ones(r.state[n].shape, dtype=torch.bool)) for r in replicates]).to(device) for n in names}
     stack = {n: torch.stack([r.state[n] for r in replicates]).to(device) for n in replicates[0].state}
@@ -189,31 +198,31 @@ def _declared(segment: Segment) -> list[int]:
 def _steps(engine: Any, batches: supervised.Batches, segment: Segment, run: _Run, masks: Masks, checkpoints: Checkpoints) -> None:
     points, declared = set(evaluation_points(segment)), _declared(segment)
 
-    def step(index: Tensor, lr: optimizers.Rate, t: Tensor) -> Tensor:
+    def step(index: Tensor, lr: optimizers.Rate, t: int | Tensor) -> Tensor:
         losses, grads = engine.grads(*batches.augmented(index, t))
         for n, mask in masks.items():
             grads[n].view(mask.dtype).bitwise_and_(mask)
         optimizers.update(segment.optimizer, run.params, grads, run.optimizer, lr)
         return losses
 
-    if batches.device.type == "cuda":
+    if batches.device.type == "cuda" and not batches.data.decoded:  # no graph decodes files; such steps are long enough to launch one by one
         step = Captured(step, batches.index(segment.start), run.params | run.buffers | run.optimizer)
     for t in range(int(run.progress[0]), segment.stop):
         if segment.regrow and segment.regrow.due(t):  # instead of a step
             run.loss_sum += _regrow(engine, batches, segment.regrow, run, t)
         else:
-            run.loss_sum += step(batches.index(t), optimizers.learning_rate(segment.optimizer, t), torch.tensor(t))
+            run.loss_sum += step(batches.index(t), optimizers.learning_rate(segment.optimizer, t), t)
         if t + 1 in points and segment.val:
             _validate(engine, batches, run, t + 1)
         if t + 1 in declared:
             run.reads[declared.index(t + 1)] = _read(engine, batches, segment.evaluate, f"{t + 1}it")
-        if t % CHECK_EVERY_IT == 0:
+        if t % CHECK_EVERY_IT == 0 or batches.data.decoded:  # a step on decoded images takes seconds
             run.progress[0] = t + 1
             _checkpoint(run, checkpoints)
 
 
 def _regrow(engine: Any, batches: supervised.Batches, regrow: Regrow, run: _Run, t: int) -> Tensor:
-    losses, grads = engine.grads(*batches.augmented(batches.index(t), torch.tensor(t, device=batches.device)))
+    losses, grads = engine.grads(*batches.augmented(batches.index(t), t))
     move(regrow, t, run.params, grads, run.masks, run.optimizer)
     return losses
 

@@ -38,21 +38,41 @@ def init(spec: Optimizer, params: Tensors) -> dict[str, Tensor]:
 
 def update(spec: Optimizer, params: Tensors, grads: Tensors, state: Tensors, lr: Rate) -> None:
     """One step in place."""
-    per_replicate = isinstance(lr, Tensor) and lr.dim() == 1
-    {("adam", False): _adam_fused, ("adam", True): _adam_stacked, ("sgd", False): _sgd, ("sgd", True): _sgd}[spec.name, per_replicate](
-        spec, params, grads, state, lr
-    )
+    kernels = STACKED if isinstance(lr, Tensor) and lr.dim() == 1 else FUSED
+    kernels[spec.name](spec, params, grads, state, lr)
+
+
+def _lists(params: Tensors, *others: Mapping[str, Tensor]) -> list[list[Tensor]]:
+    """Parameters, and what belongs to them, as lists for a fused kernel.
+
+    On CPU the kernels round a tensor's last few elements otherwise than the rest: given whole, a stack would not be its rows alone, bit for bit.
+    """
+    lists = [[tensors[n] for n in params] for tensors in (params, *others)]
+    first = lists[0][0]
+    if first.device.type == "cpu" and len(first) > 1:
+        return [[row for t in tensors for row in t] for tensors in lists]
+    return lists
+
+
+def _slot(state: Tensors, slot: str) -> dict[str, Tensor]:
+    return {n.partition("/")[2]: t for n, t in state.items() if n.startswith(f"{slot}/")}
 
 
 def _adam_fused(spec: Optimizer, params: Tensors, grads: Tensors, state: Tensors, lr: Rate) -> None:
     state["step"].add_(1)
-    lists = [list(params.values()), [grads[n] for n in params], [state[f"m/{n}"] for n in params], [state[f"v/{n}"] for n in params]]
-    if lists[0][0].device.type == "cpu" and len(lists[0][0]) > 1:
-        # The kernel rounds a tensor's last few elements otherwise than the rest: a stack would not be its rows alone, bit for bit.
-        lists = [[row for t in tensors for row in t] for tensors in lists]
+    lists = _lists(params, grads, _slot(state, "m"), _slot(state, "v"))
     torch._fused_adam_(
         *lists, [], [state["step"]] * len(lists[0]), lr=lr, beta1=spec.betas[0], beta2=spec.betas[1],
         weight_decay=spec.weight_decay, eps=spec.eps, amsgrad=False, maximize=False,
+    )  # fmt: skip
+
+
+def _sgd_fused(spec: Optimizer, params: Tensors, grads: Tensors, state: Tensors, lr: Rate) -> None:
+    state["step"].add_(1)
+    lists = _lists(params, grads, *([_slot(state, "m")] if spec.momentum else []))
+    torch._fused_sgd_(
+        *lists, *([] if spec.momentum else [[]]), lr=lr, momentum=spec.momentum, weight_decay=spec.weight_decay,
+        dampening=0.0, nesterov=False, maximize=False, is_first_step=False,  # the first v is g: the state begins with zeros
     )  # fmt: skip
 
 
@@ -67,15 +87,19 @@ def _adam_stacked(spec: Optimizer, params: Tensors, grads: Tensors, state: Tenso
         p.sub_(_column(lr / correct1, p) * m / ((v / correct2.to(v.dtype)).sqrt_() + spec.eps))
 
 
-def _sgd(spec: Optimizer, params: Tensors, grads: Tensors, state: Tensors, lr: Rate) -> None:
+def _sgd_stacked(spec: Optimizer, params: Tensors, grads: Tensors, state: Tensors, lr: Rate) -> None:
     state["step"].add_(1)
     for n, p in params.items():
         g = grads[n] + spec.weight_decay * p if spec.weight_decay else grads[n]
         if spec.momentum:
             g = state[f"m/{n}"].mul_(spec.momentum).add_(g)
-        p.sub_(_column(lr, p) * g) if isinstance(lr, Tensor) else p.sub_(g, alpha=lr)
+        p.sub_(_column(lr, p) * g)
 
 
 def _column(lr: Tensor, p: Tensor) -> Tensor:
-    """(R,) as (R, 1, …) beside p of (R, …); a 0-d rate stays as it is."""
-    return lr.to(p.dtype).reshape(-1, *[1] * (p.dim() - 1)) if lr.dim() else lr.to(p.dtype)
+    """(R,) as (R, 1, …) beside p of (R, …)."""
+    return lr.to(p.dtype).reshape(-1, *[1] * (p.dim() - 1))
+
+
+FUSED = {"adam": _adam_fused, "sgd": _sgd_fused}
+STACKED = {"adam": _adam_stacked, "sgd": _sgd_stacked}

@@ -1,6 +1,7 @@
 """Classification: batches as a pure function of (seed, t), cross-entropy, and evaluation of whole splits."""
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,8 +12,11 @@ from torch.nn import functional as F
 
 from ltcore import seeds
 from ltcore.data import Dataset, split
-from ltcore.data.augment import crop_flip
+from ltcore.data.augment import crop_draws, crop_flip
+from ltcore.data.images import Decoding
 
+AHEAD = 2  # batches that are decoded while one is trained on
+DECODED_CHUNK = 128  # examples an evaluation pass of images of ImageNet's size: 0.8 GB of ResNet-50's activations
 CHUNK = {"cpu": 500, "cuda": 10_000}  # examples an evaluation pass; 500 rows of LeNet's activations stay in a core's cache
 
 
@@ -32,10 +36,14 @@ class Streams:
 
 
 class Batches:
-    """R replicates' views of one data set on the device: their own split, order and, where asked, labels."""
+    """R replicates' views of one data set on the device: their own split, order and, where asked, labels.
 
-    def __init__(self, data: Dataset, n_val: int, batch_size: int, streams: Sequence[Streams], dtype: torch.dtype):
-        self.data, self.batch_size, self.streams, self.dtype = data, batch_size, streams, dtype
+    Images that stay in files are decoded batch by batch; what the next iterations before ``stop`` take is known, so it is begun ahead of them.
+    """
+
+    def __init__(self, data: Dataset, n_val: int, batch_size: int, streams: Sequence[Streams], dtype: torch.dtype,
+                 augment: str = "crop-flip", stop: float = math.inf):  # fmt: skip
+        self.data, self.batch_size, self.streams, self.dtype, self.stop = data, batch_size, streams, dtype, stop
         self.device = data.train.y.device
         parts = [split(data, n_val, seeds.stream(*s.split)) for s in streams]
         self.train_index = torch.stack([train for train, _ in parts])  # (R, n), kept on the CPU where orders are drawn
@@ -46,7 +54,9 @@ class Batches:
             raise ValueError(f"a batch of {batch_size} is larger than the training set of {self.train_index.shape[1]}")
         keys = [seeds.stream_seed(*s.augment) % 2**31 for s in streams if s.augment is not None]
         self.keys = torch.tensor(keys, device=self.device) if keys else None  # (R,) of the augmentation
+        self.augment = augment
         self._orders: dict[int, Tensor] = {}
+        self._coming: dict[int, tuple[Tensor, Decoding]] = {}  # iteration -> its index, and its images on their way
         self._val: tuple[Tensor, Tensor] | None = None
 
     def index(self, t: int) -> Tensor:
@@ -55,18 +65,41 @@ class Batches:
         if epoch not in self._orders:
             n = self.train_index.shape[1]
             orders = torch.stack([torch.randperm(n, generator=seeds.stream(*s.order, epoch)) for s in self.streams])
-            self._orders = {epoch: self.train_index.gather(1, orders).to(self.device)}
+            kept = {e: order for e, order in self._orders.items() if abs(e - epoch) == 1}  # looking ahead, two epochs take turns
+            self._orders = kept | {epoch: self.train_index.gather(1, orders).to(self.device)}
         return self._orders[epoch][:, place * self.batch_size : (place + 1) * self.batch_size]
 
     def fetch(self, index: Tensor) -> tuple[Tensor, Tensor]:
         """Inputs (R, B, …) and labels (R, B) of training examples (R, B), as they are."""
         return self.data.prepare(self._raw(index), self.dtype), self.labels.gather(1, index)
 
-    def augmented(self, index: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        """The same for iteration t, (), with the augmentation of the recipe where there is one."""
-        if self.keys is None:
-            return self.fetch(index)
-        return self.data.prepare(crop_flip(self._raw(index), self.keys, t), self.dtype), self.labels.gather(1, index)
+    def augmented(self, index: Tensor, t: int | Tensor) -> tuple[Tensor, Tensor]:
+        """The same for iteration t, with the augmentation of the recipe where there is one."""
+        raw = self._decoded(index, int(t)) if self.data.decoded else self._raw(index)
+        if self.keys is not None and self.augment == "crop-flip":
+            raw = crop_flip(raw, self.keys, t)
+        return self.data.prepare(raw, self.dtype), self.labels.gather(1, index)
+
+    def _decoded(self, index: Tensor, t: int) -> Tensor:
+        """Raw images of iteration t, those of the next ones begun."""
+        here = self._coming.pop(t, None)
+        if here is None or not torch.equal(here[0], index):
+            here = (index, self._begin(index, t))
+        soon = range(t + 1, min(t + 1 + AHEAD, self.stop))
+        self._coming = {s: self._coming.get(s) or (self.index(s), self._begin(self.index(s), s)) for s in soon}
+        return here[1].result().view(*index.shape, *self.data.input_shape)
+
+    def close(self) -> None:
+        """Gives up what was begun ahead; a process would otherwise decode it before it ends."""
+        for _, decoding in self._coming.values():
+            decoding.cancel()
+        self._coming = {}
+
+    def _begin(self, index: Tensor, t: int) -> Decoding:
+        draws = None
+        if self.keys is not None and self.augment == "resized-crop-flip":
+            draws = crop_draws(self.keys.cpu(), t, index.shape[1]).flatten(0, 1)
+        return self.data.train.x.begin(index.flatten().tolist(), draws)
 
     def _raw(self, index: Tensor) -> Tensor:
         rows = self.data.train.x.index_select(0, index.flatten())  # several times faster than x[index] for a small batch
@@ -81,17 +114,19 @@ class Batches:
         if part == "test":
             x = self.data.prepare(self.data.test.x[a:b], self.dtype)
             return x.expand(len(self.streams), *x.shape), self.data.test.y[a:b].expand(len(self.streams), -1)
-        if part == "val":  # read every few steps: prepared once
+        if part == "val" and not self.data.decoded:  # read every few steps: prepared once
             self._val = self._val or self.fetch(self.val_index)
             return self._val[0][:, a:b], self._val[1][:, a:b]
-        return self.fetch(self.train_index[:, a:b].to(self.device))
+        return self.fetch((self.val_index if part == "val" else self.train_index)[:, a:b].to(self.device))
 
 
 @torch.no_grad()
 def evaluate(backend: Any, batches: Batches, part: str) -> tuple[Tensor, Tensor]:
     """Mean cross-entropy and accuracy in percent over a whole part, each (R,) float64; the last batch counts like every other."""
     n, step = batches.size(part), CHUNK[batches.device.type]
-    if batches.device.type == "cuda" and batches.data.train.x.dim() == 4:  # feature maps of a whole stack, up to 256 KiB an image and layer
+    if batches.data.decoded:
+        step = DECODED_CHUNK
+    elif batches.device.type == "cuda" and batches.data.train.x.dim() == 4:  # feature maps of a whole stack, up to 256 KiB an image and layer
         step = max(step // (2 * len(batches.streams)), 100)
     total = torch.zeros(len(batches.streams), 2, dtype=torch.float64, device=batches.device)
     for a in range(0, n, step):
