@@ -117,34 +117,38 @@ def _gradient_on_batch(module: nn.Module, job: Job, env: Env, mask: Tensors) -> 
         return None
 
     def gradient() -> Tensors:
-        data = env.dataset(job.params["data"])
-        dtype = next(w.dtype for w in job.inputs["weights"].values() if w.is_floating_point())
-        batches = Batches(data, job.params["data"]["val"], job.params["batch_size"], [Streams(**job.params["streams"])], dtype)
-        state = {n: t * mask[n].to(t.dtype) if n in mask else t for n, t in job.inputs["weights"].items()}
-        stack = {n: t[None].to(batches.device) for n, t in state.items()}
+        batches = _scoring_batches(job, env)
+        stack = {n: t[None].to(batches.device) for n, t in _masked(job, mask).items()}
         backend = Loop(module, *split_state(module, stack), loss)
-        with precision.applied("fp32", batches.device):  # no coarser than the weights' own type
-            return {n: g[0].cpu() for n, g in backend.grads(*batches.fetch(batches.index(0)))[1].items()}
+        return {n: g[0].cpu() for n, g in backend.grads(*batches.fetch(batches.index(0)))[1].items()}
 
     return gradient
 
 
 def _scored_network(module: nn.Module, job: Job, env: Env, mask: Tensors) -> Network:
     """For criteria that need more than that gradient: the network at the masked weights, and the same batch."""
-    state = {n: t * mask[n].to(t.dtype) if n in mask else t for n, t in job.inputs["weights"].items()}
+    state = _masked(job, mask)
 
     def outputs(changed: Mapping[str, Tensor], x: Tensor, training: bool) -> Tensor:
         tensors = {n: t.clone() for n, t in state.items()} | dict(changed)  # a pass in training mode writes to buffers
         return functional_call(module.train(training), {n: t.to(x.device) for n, t in tensors.items()}, (x,))
 
     def batch() -> tuple[Tensor, Tensor]:
-        streams = Streams(**{**job.params["streams"], "augment": None})
-        dtype = next(w.dtype for w in state.values() if w.is_floating_point())
-        batches = Batches(env.dataset(job.params["data"]), job.params["data"]["val"], job.params["batch_size"], [streams], dtype)
+        batches = _scoring_batches(job, env)
         x, y = batches.fetch(batches.index(0))
         return x[0], y[0]
 
     return Network(state, outputs, tuple(job.params["input_shape"]), batch if "data" in job.params else None)
+
+
+def _masked(job: Job, mask: Tensors) -> Tensors:
+    return {n: t * mask[n].to(t.dtype) if n in mask else t for n, t in job.inputs["weights"].items()}
+
+
+def _scoring_batches(job: Job, env: Env) -> Batches:
+    dtype = next(w.dtype for w in job.inputs["weights"].values() if w.is_floating_point())
+    data = env.dataset(job.params["data"])
+    return Batches(data, job.params["data"]["val"], job.params["batch_size"], [Streams(**job.params["streams"])], dtype)
 
 
 def _check_scores(criterion: str, scores: Any, weights: Mapping[str, Tensor]) -> None:
