@@ -170,10 +170,35 @@ def _measured_mask(trial: Trial, level: int) -> Output:
     return trial.ticket(level).inputs["mask"]
 
 
+# ---- Morcos et al. 2019 -----------------------------------------------------------------------------------------
+def transfer(trial: Trial, level: int, draw: int = 0, source: str = "") -> Stage:
+    """A ticket found elsewhere (other data, another optimiser), mask and W_k, trained by this trial's recipe from the rewind step on.
+
+    The step is the source's, in epochs where its recipe counts so, on this trial's own clock. From its own source it is the ticket itself.
+    """
+    giver = trial.source(source) if source else trial
+    if giver is trial:
+        return trial.ticket(level)
+    found, here = giver.ticket(level), trial.with_changes({"rewind": giver.recipe.rewind})
+    return here.train(here.received(found.inputs["state"], giver), found.inputs.get("mask"))
+
+
+def random_ticket(trial: Trial, level: int, draw: int = 0) -> Stage:
+    """Fresh weights under the ticket's mask permuted over all layers together (Morcos et al. 2019, Sec 3.1), trained from the start."""
+    mask = trial.transform("shuffle-globally", "mask", {"mask": trial.mask(level)}, "random-ticket", level, draw)
+    return trial.train(trial.init("random-ticket", level, draw), mask, start=0)
+
+
+def layer_density(trial: Trial, level: int, draw: int = 0) -> Stage:
+    """Percent of its weights that each layer keeps in the ticket."""
+    return trial.measure("layer-density", {"mask": _measured_mask(trial, level)}, **trial._net())
+
+
 ARMS: dict[str, ArmFn] = {
     "dense": ticket, "ticket": ticket, "reinit": reinit, "random-mask": random_mask, "one-shot": one_shot,
     "one-shot-reinit": one_shot_reinit, "continued": continued, "continued-reset": continued_reset, "ticket-noise": ticket_noise,
     "magnitude-at-init": magnitude_at_init, "weight-movement": weight_movement, "init-magnitude": init_magnitude,
     "one-shot-kept": one_shot_kept, "one-shot-kept-reinit": one_shot_kept_reinit, "one-shot-kept-random": one_shot_kept_random,
     "random-prune": random_prune, "snip": snip, "ticket-stability": ticket_stability, "random-prune-stability": random_prune_stability,
+    "transfer": transfer, "random-ticket": random_ticket, "layer-density": layer_density,
 }  # fmt: skip

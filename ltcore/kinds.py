@@ -224,7 +224,32 @@ def _noise(job: Job) -> Tensors:
 TRANSFORMS: dict[str, tuple[str, Callable[[Job], Tensors]]] = {"shuffle": ("mask", _shuffle), "noise": ("state", _noise)}
 
 
+# ---- of a ticket that moves to another network or wears another mask (Morcos et al. 2019)
+def _shuffle_globally(job: Job) -> Tensors:
+    return masks.shuffled_globally(job.inputs["mask"], seeds.stream(*job.params["path"]))
+
+
+def _transfer(job: Job, env: Env) -> Tensors:
+    """The source's weights in the target's network; the output layer is the target's own fresh one where ``redraw_output`` says so."""
+    source, fresh = job.inputs["state"], job.inputs["fresh"]
+    outputs = [n.rpartition(".")[0] for n, kind in layer_kinds(_module(job.params, env)).items() if kind == "output"]
+    redrawn = tuple(f"{layer}." for layer in outputs) if job.params["redraw_output"] else ()
+    for n, w in fresh.items():
+        if not n.startswith(redrawn) and (n not in source or source[n].shape != w.shape):
+            there = tuple(source[n].shape) if n in source else "not there"
+            raise UserError(f"the ticket does not fit the target's network: {n} is {there} in the source, {tuple(w.shape)} in the target; "
+                            "give both sets examples of one form, such as data.options.channels=3")  # fmt: skip
+    return {n: w if n.startswith(redrawn) else source[n] for n, w in fresh.items()}
+
+
+TRANSFORMS |= {"shuffle-globally": ("mask", _shuffle_globally)}
+NET_TRANSFORMS: dict[str, tuple[str, Callable[[Job, Env], Tensors]]] = {"transfer": ("state", _transfer)}  # those that must know the network
+
+
 def _transform(job: Job, env: Env) -> Result:
+    if job.params["op"] in NET_TRANSFORMS:
+        artefact, op = NET_TRANSFORMS[job.params["op"]]
+        return Result({artefact: op(job, env)})
     artefact, op = TRANSFORMS[job.params["op"]]
     return Result({artefact: op(job)})
 
@@ -267,7 +292,21 @@ MEASURES: dict[str, Callable[[Job], list[Value]]] = {
 }  # fmt: skip
 
 
+def _layer_density(job: Job, env: Env) -> list[Value]:
+    """Percent kept of each layer of a mask; layers are numbered within their kind: conv1, conv2, … (Morcos et al. 2019, Fig 1b)."""
+    kinds, seen, values = layer_kinds(_module(job.params, env)), dict[str, int](), []
+    for n, density in masks.densities(job.inputs["mask"]).items():
+        seen[kinds[n]] = seen.get(kinds[n], 0) + 1
+        values.append(Value("layer_weights_remaining_pct", 100 * density, "end", condition={"layer": f"{kinds[n]}{seen[kinds[n]]}"}))
+    return values
+
+
+NET_MEASURES: dict[str, Callable[[Job, Env], list[Value]]] = {"layer-density": _layer_density}  # those that must know the network
+
+
 def _measure(job: Job, env: Env) -> Result:
+    if job.params["what"] in NET_MEASURES:
+        return Result(values=NET_MEASURES[job.params["what"]](job, env))
     return Result(values=MEASURES[job.params["what"]](job))
 
 
