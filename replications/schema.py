@@ -23,6 +23,7 @@ class Arm:
         draws: reinitialisations or random masks a trial.
         options: keyword arguments of ``build``, which are also conditions of what is measured.
         sizes: for arms without a level: level -> percent of weights, by which rows are joined.
+        named: the conditions of what is measured where they are not ``options`` in the paper's words.
     """
 
     build: str | Callable[..., Any]
@@ -31,6 +32,12 @@ class Arm:
     draws: int = 1
     options: Mapping[str, Any] = field(default_factory=dict)
     sizes: Mapping[int, float] | None = None
+    named: Mapping[str, Any] | None = None
+
+    @property
+    def conditions(self) -> Mapping[str, Any]:
+        """What tells this arm from others of its name."""
+        return self.options if self.named is None else self.named
 
     @property
     def arm(self) -> str:
@@ -44,6 +51,9 @@ class Scaled:
     Args:
         changes: dotted field of the recipe -> value, e.g. ``{"length": "8000it"}``.
         default: is it run when no experiment is named?
+        sources: where the tickets of arm ``transfer`` come from: name -> what its recipe has other than this one (fields, changes applied).
+            An arm whose source lacks its data is left out, and said to be.
+        note: what must be said of a miniature: it stands in the tables and keeps rows from being compared number by number.
     """
 
     trials: int
@@ -51,6 +61,8 @@ class Scaled:
     arms: tuple[Arm, ...]
     changes: Mapping[str, Any] = field(default_factory=dict)
     default: bool = True
+    sources: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    note: str = ""
 
 
 @dataclass(frozen=True)
