@@ -68,7 +68,7 @@ def make(paper: Paper, flags: Flags) -> Plan:
     points: list[Point] = []
     about: dict[str, Any] = {}
     sets_used: dict[str, Dataset] = {}
-    notes = [*selection.notes]
+    notes, without = [*selection.notes], dict[str, list[str]]()
     for c in selection.chosen:
         experiment, scaled = c.experiment, c.scaled
         recipe = changed(changed(experiment.recipe, scaled.changes), _sets_for(experiment, sets))
@@ -76,7 +76,9 @@ def make(paper: Paper, flags: Flags) -> Plan:
         sources, lacking = _sources(recipe, scaled, sets_used, flags, library, c.data)
         trials = [Trial(recipe, _facts(used), seed, library, {n: Source(r, _facts(d)) for n, (r, d) in sources.items()}) for seed in range(scaled.trials)]
         arms = (*(a for a in scaled.arms if a.options.get("source") not in lacking), *_user_arms(library, scaled))
-        notes += [f"{experiment.label}: {scaled.note}"] * bool(scaled.note) + [f"{why}: source {n} of {experiment.label} skipped" for n, why in lacking.items()]
+        notes += [f"{experiment.label}: {scaled.note}"] * bool(scaled.note)
+        for why in lacking.values():
+            without.setdefault(why, []).append(experiment.label)
         points += [p for arm in arms for p in _points(experiment, arm, scaled, trials)]
         about[experiment.label] = {
             "protocol": experiment.protocol, "condition": dict(experiment.condition), "trials": scaled.trials, "levels": scaled.levels,
@@ -86,6 +88,7 @@ def make(paper: Paper, flags: Flags) -> Plan:
     unused = [s for s in sets if not any(_sets_for(c.experiment, [s]) for c in selection.chosen)]
     if unused:
         raise UsageError(f"--set {unused[0][0]}.{unused[0][1]} changes nothing: {unused[0][0]} is not run here")
+    notes += [f"{why}: no tickets from it in {', '.join(labels)}" for why, labels in without.items()]
     points = _once(points)
     by_fingerprint = {d.fingerprint: d for d in sets_used.values()}
     return Plan(paper, flags, by_fingerprint, tuple(points), about, (*dict.fromkeys(notes), *_unused(library, about)),

@@ -7,7 +7,8 @@ from ltcore.errors import UsageError
 from ltcore.names import nearest
 from replications.schema import Paper
 
-MODULES = {"frankle2019": "replications.frankle2019", "stabilizing2019": "replications.stabilizing2019"}
+MODULES = {"frankle2019": "replications.frankle2019", "stabilizing2019": "replications.stabilizing2019",
+           "morcos2019": "replications.morcos2019"}
 
 
 def load(key: str) -> Paper:
