@@ -74,7 +74,7 @@ def _optimizer(name: str, net: str, on: str) -> Optimizer:
 def _recipe(net: str, on: str, optimizer: str = "sgd", scope: str = "global") -> Recipe:
     n, d = NETS[net], SETS[on]
     return Recipe(
-        model=n.model, data=d.data, optimizer=_optimizer(optimizer, net, on), batch_size=BATCH, length=f"{n.epochs}ep",
+        model=n.model, data=d.data, optimizer=_optimizer(optimizer, net, on), batch_size=BATCH, length=f"{n.epochs * d.epoch_it}it",
         evaluate=Evaluate(every_it=d.epoch_it, test=("end",)), pruning=Pruning(n.rates, scope=scope, counts="prunable"), rewind=d.rewind,
     )  # fmt: skip
 
@@ -82,7 +82,7 @@ def _recipe(net: str, on: str, optimizer: str = "sgd", scope: str = "global") ->
 def _source(net: str, of: str) -> dict[str, Any]:
     """What a source's recipe has of its own."""
     r = _recipe(net, of)
-    return {"data": r.data, "optimizer": r.optimizer, "evaluate": r.evaluate, "rewind": r.rewind}
+    return {"data": r.data, "optimizer": r.optimizer, "length": r.length, "evaluate": r.evaluate, "rewind": r.rewind}
 
 
 def _travels(target: str, given: Iterable[str]) -> tuple[Arm, ...]:

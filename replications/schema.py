@@ -126,7 +126,8 @@ class Control:
 
     Args:
         claims: claim ids. control: name in ``ltcore.imp.CONTROLS``.
-        scaled: how ``experiment`` is run on ``data`` for the pair, positive and control alike.
+        scaled: how ``experiment`` is run on ``data`` for the pair, positive and control alike; without arms, all experiments of that id
+            run those that they have at scale ``quick``, with these trials, levels and changes.
     """
 
     claims: tuple[str, ...]
