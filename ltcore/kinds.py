@@ -221,10 +221,7 @@ def _noise(job: Job) -> Tensors:
     return {n: w + sd * w.std() * draws[n] if w.is_floating_point() and w.numel() > 1 else w for n, w in job.inputs["state"].items()}
 
 
-TRANSFORMS: dict[str, tuple[str, Callable[[Job], Tensors]]] = {"shuffle": ("mask", _shuffle), "noise": ("state", _noise)}
-
-
-# ---- of a ticket that moves to another network or wears another mask (Morcos et al. 2019)
+# Of tickets that move to another network or wear another mask (Morcos et al. 2019).
 def _shuffle_globally(job: Job) -> Tensors:
     return masks.shuffled_globally(job.inputs["mask"], seeds.stream(*job.params["path"]))
 
@@ -242,8 +239,11 @@ def _transfer(job: Job, env: Env) -> Tensors:
     return {n: w if n.startswith(redrawn) else source[n] for n, w in fresh.items()}
 
 
-TRANSFORMS |= {"shuffle-globally": ("mask", _shuffle_globally)}
-NET_TRANSFORMS: dict[str, tuple[str, Callable[[Job, Env], Tensors]]] = {"transfer": ("state", _transfer)}  # those that must know the network
+TRANSFORMS: dict[str, tuple[str, Callable[[Job], Tensors]]] = {
+    "shuffle": ("mask", _shuffle), "noise": ("state", _noise),
+    "shuffle-globally": ("mask", _shuffle_globally),
+}  # fmt: skip
+NET_TRANSFORMS: dict[str, tuple[str, Callable[[Job, Env], Tensors]]] = {"transfer": ("state", _transfer)}  # they must know the network
 
 
 def _transform(job: Job, env: Env) -> Result:
@@ -301,12 +301,12 @@ def _layer_density(job: Job, env: Env) -> list[Value]:
     return values
 
 
-NET_MEASURES: dict[str, Callable[[Job, Env], list[Value]]] = {"layer-density": _layer_density}  # those that must know the network
+OF_NETS: dict[str, Callable[[Job, Env], list[Value]]] = {"layer-density": _layer_density}  # measures that must know the network
 
 
 def _measure(job: Job, env: Env) -> Result:
-    if job.params["what"] in NET_MEASURES:
-        return Result(values=NET_MEASURES[job.params["what"]](job, env))
+    if job.params["what"] in OF_NETS:
+        return Result(values=OF_NETS[job.params["what"]](job, env))
     return Result(values=MEASURES[job.params["what"]](job))
 
 
