@@ -10,7 +10,7 @@ from ltcore.recipe import changed
 from replications import papers, registry
 from replications.schema import SCALES, Experiment, Paper, Scaled
 
-MEASURES = ("weight-movement", "init-magnitude")  # arms that train nothing of their own
+MEASURES = ("weight-movement", "init-magnitude", "layer-density")  # arms that train nothing of their own
 # Arms that need runs which stand in no table: as many as their highest level and this (a path has two copies of the ticket trained).
 ON_THE_WAY = {"continued-reset": -1, "ticket-path": 1, "ett-path": 1}
 
@@ -36,7 +36,8 @@ def _entry(key: str, head: papers.Title) -> dict[str, Any]:
 def _scale(experiment: Experiment, scale: str, data: str, s: Scaled) -> dict[str, Any]:
     length = iterations(changed(experiment.recipe, s.changes).length, 1)
     shown = sum(_runs(a.levels, a.draws, s.levels, bool(a.sizes)) for a in s.arms if a.build not in MEASURES)
-    runs = s.trials * (shown + sum(max(a.levels or (s.levels,)) + ON_THE_WAY[a.build] for a in s.arms if a.build in ON_THE_WAY))
+    on_the_way = sum(max(a.levels or (s.levels,)) + ON_THE_WAY[a.build] for a in s.arms if a.build in ON_THE_WAY)
+    runs = s.trials * (shown + s.levels * len(s.sources) + on_the_way)
     return {"scale": scale, "data": data, "trials": s.trials, "levels": s.levels, "default": s.default, "runs_at_most": runs, "iterations_at_most": runs * length}
 
 
@@ -111,7 +112,7 @@ def _recipes(experiment: Experiment, scale: str) -> list[dict[str, Any]]:
     return [
         {"id": experiment.id, "protocol": experiment.protocol, "condition": dict(experiment.condition), "data": data, "trials": s.trials,
          "levels": s.levels, "default": s.default, "arms": sorted({a.arm for a in s.arms}),
-         "changes": {k: str(v) for k, v in s.changes.items()}, "recipe": dataclasses.asdict(changed(experiment.recipe, s.changes))}
+         "changes": {k: str(v) for k, v in s.changes.items()}, "note": s.note, "recipe": dataclasses.asdict(changed(experiment.recipe, s.changes))}
         for (at, data), s in experiment.scaled.items() if at == scale
     ]  # fmt: skip
 
@@ -122,7 +123,7 @@ def render_card(c: Mapping[str, Any]) -> str:
     settings = [(s["name"], s["paper"], s["code"], s["ours"], s["why"]) for s in c["settings"]]
     deviations = [(d["what"], d["paper"], d["ours"], d["why"]) for d in c["deviations"]]
     runs = [(e["id"], ", ".join(f"{k}={v}" for k, v in e["condition"].items()), e["data"], e["trials"], e["levels"], ", ".join(e["arms"]),
-             "; ".join(f"{k} = {v}" for k, v in e["changes"].items()) or "the paper's own") for e in c["experiments"]]  # fmt: skip
+             "; ".join([*filter(None, [e["note"]]), *(f"{k} = {v}" for k, v in e["changes"].items())]) or "the paper's own") for e in c["experiments"]]  # fmt: skip
     table = {"tablefmt": "simple_grid"}
     return "\n".join([
         f"{c['paper']}: {c['title']}", f"official code: {c['official_code']}", "",

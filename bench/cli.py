@@ -158,12 +158,13 @@ def ticket(action: Annotated[str, typer.Argument(metavar="show|export")], file: 
            paper: Annotated[str, typer.Option("--paper", help="export: which paper's run.")] = "frankle2019",
            experiment: Annotated[Optional[str], typer.Option("--experiment", metavar="ID", help="export: default the first that was run.")] = None,
            arm: Annotated[str, typer.Option("--arm")] = "ticket", level: Annotated[int, typer.Option("--level", min=1)] = 1,
-           trial: Annotated[int, typer.Option("--trial", min=0)] = 0, scale: LastScaleOpt = None, store: StoreOpt = None,
-           as_json: JsonOpt = False) -> None:  # fmt: skip
+           trial: Annotated[int, typer.Option("--trial", min=0)] = 0,
+           source: Annotated[Optional[str], typer.Option("--source", help="export: where the ticket was found, if several.")] = None,
+           scale: LastScaleOpt = None, store: StoreOpt = None, as_json: JsonOpt = False) -> None:  # fmt: skip
     """A ticket as one file: show what is in it, or write one from a finished run."""
     from bench import ticket_verb
 
-    ticket_verb.run(action, file, ticket_verb.Which(paper, experiment, arm, level, trial, scale), store, as_json)
+    ticket_verb.run(action, file, ticket_verb.Which(paper, experiment, arm, level, trial, scale, source), store, as_json)
 
 
 @app.command(epilog=_examples("perf --model resnet20", "perf --seconds 5 --json"))

@@ -21,7 +21,7 @@ from bench.store import Store, default_root
 from bench.verbs import workers
 from ltcore.errors import UserError
 from replications import papers, registry
-from replications.schema import Control, Paper
+from replications.schema import Control, Experiment, Paper, Scaled
 
 if TYPE_CHECKING:
     from replications.papers import PaperData
@@ -83,15 +83,27 @@ def _crosses(test: Test, claim: Claim) -> bool:
 
 def _join(paper: Paper, data: PaperData, control: Control, name: str, store: Store) -> Join:
     """The control's experiment with ``control`` set to ``name``, run as far as the store lacks it."""
-    experiment = next(e for e in paper.experiments if e.id == control.experiment)
-    scaled = dataclasses.replace(control.scaled, changes={**control.scaled.changes, "control": name})
-    alone = dataclasses.replace(paper, experiments=(dataclasses.replace(experiment, scaled={("smoke", control.data): scaled}),))
-    plan = planning.make(alone, Flags("smoke", (experiment.id,)))  # smoke: on data that a dependency makes
+    mine = tuple(dataclasses.replace(e, scaled={("smoke", control.data): s}) for e, s in _run_by(paper, control, name))
+    alone = dataclasses.replace(paper, experiments=mine)
+    plan = planning.make(alone, Flags("smoke", (control.experiment,)))  # smoke: on data that a dependency makes
     outcome = execute.execute(plan, store, execute.Options(workers=workers("cpu")))
     if outcome.failures:
         raise UserError(f"control {name}: {next(iter(outcome.failures.values()))}")
     manifest = planning.manifest(plan, store)
     return Join(data, measuring.read(manifest, store, data), measuring.run_info(manifest, store, alone, data))
+
+
+def _run_by(paper: Paper, control: Control, name: str) -> Iterable[tuple[Experiment, Scaled]]:
+    """The experiments of the pair: the one that has the control's id; where the control names no arms, all that scale quick runs on its data,
+    with their own arms and sources."""
+    broken = {**control.scaled.changes, "control": name}
+    named = [e for e in paper.experiments if e.id == control.experiment]
+    if control.scaled.arms:
+        yield named[0], dataclasses.replace(control.scaled, changes=broken)
+        return
+    for e in named:
+        if own := e.scaled.get(("quick", control.data)):
+            yield e, dataclasses.replace(own, trials=control.scaled.trials, levels=control.scaled.levels, changes={**own.changes, **broken})
 
 
 def _below(part: claims.Part, whole: Join, broken: Join) -> float | None:

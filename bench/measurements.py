@@ -83,6 +83,11 @@ def _why_not(manifest: Mapping[str, Any], experiments: Iterable[Mapping[str, Any
 
 
 def _of_experiment(manifest: Mapping[str, Any], experiment: Mapping[str, Any]) -> Iterable[str]:
+    if experiment.get("note"):
+        yield experiment["note"]
+    for name, source in experiment.get("sources", {}).items():
+        if source["data"]["note"]:
+            yield f"source {name}: {source['data']['note']}"
     if manifest["scale"] != "paper":
         yield f"scale {manifest['scale']}: {experiment['recipe']['length'].replace('it', ' iterations')}"
     data = _data_of(experiment, manifest)

@@ -19,10 +19,10 @@ from ltcore.errors import UserError
 from replications import papers, registry
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = ("README.md", "docs/frankle2019.md", "docs/stabilizing2019.md", "docs/elastic2021.md", "results/README.md")
+PAGES = ("README.md", "docs/frankle2019.md", "docs/stabilizing2019.md", "docs/elastic2021.md", "docs/morcos2019.md", "results/README.md")
 FULL, QUICK = "frankle2019-paper-cpu", "frankle2019-quick-mnist"
 STABLE, STABLE_QUICK = "stabilizing2019-paper-cpu", "stabilizing2019-quick-mnist1d"
-ELASTIC_QUICK = "elastic2021-quick-mnist"
+ELASTIC_QUICK, TRAVEL = "elastic2021-quick-mnist", "morcos2019-quick-mnist"
 DRAWN = (FULL, STABLE)
 IMAGES = ROOT / "docs" / "img"  # in a folder for each paper
 _BLOCK = re.compile(r"(<!-- table ([\w-]+) -->\n).*?(<!-- end -->)", re.S)
@@ -92,6 +92,27 @@ def _arms_at(level: int) -> Callable[[Mapping[str, Any], Mapping[str, Any]], str
     return table
 
 
+def _by_level(_: Mapping[str, Any], c: Mapping[str, Any]) -> str:
+    """Test accuracy at the end of every arm, a column each, a line a level; one table for each network, target or scope."""
+    from tabulate import tabulate
+
+    found: dict[str, dict[tuple[float, str], dict[str, str]]] = {}
+    for e in c["arms"]:
+        told = {k: v for k, v in e["condition"].items() if k not in ("level", "rewind")}
+        arm = " ".join(str(told.pop(k)) for k in ("arm", "source", "source_optimizer", "weights") if k in told)
+        value = next((v for v in e["values"] if (v["metric"], v["at"]) == ("test_accuracy_pct", "end")), None)
+        if value:
+            spread = "" if value["sd"] is None else f" ± {value['sd']:.2f}"
+            line = (e["condition"].get("level", 0), f"{e['weights_remaining_pct']:.3g}")
+            found.setdefault(", ".join([e["protocol"], *(f"{k} {v}" for k, v in told.items())]), {}).setdefault(line, {})[arm] = f"{value['mean']:.2f}{spread}"
+    parts = []
+    for title, lines in found.items():
+        columns = list(dict.fromkeys(arm for cells in lines.values() for arm in cells))
+        rows = [(level, pct, *(cells.get(a, "–") for a in columns)) for (level, pct), cells in sorted(lines.items())]
+        parts.append(f"**{title}**\n\n{tabulate(rows, headers=['level', 'kept, %', *columns], tablefmt='github', disable_numparse=True)}")
+    return "\n\n".join(parts)
+
+
 def _about(m: Mapping[str, Any], c: Mapping[str, Any]) -> str:
     """What the packed result is."""
     p = c["provenance"]
@@ -106,6 +127,7 @@ TABLES: dict[str, tuple[str, Callable[[Mapping[str, Any], Mapping[str, Any]], st
     "full-claims": (FULL, _claims), "full-rows": (FULL, _rows), "full-text-rows": (FULL, _text_rows), "full-curves": (FULL, _curves),
     "full-parts": (FULL, _parts), "full-about": (FULL, _about),
     "stable-about": (STABLE, _about), "stable-parts": (STABLE, _parts), "stable-rows": (STABLE, _rows),
+    "travel-about": (TRAVEL, _about), "travel-parts": (TRAVEL, _parts), "travel-arms": (TRAVEL, _by_level),
     "stable-quick-about": (STABLE_QUICK, _about), "stable-quick-parts": (STABLE_QUICK, _parts), "stable-quick-rows": (STABLE_QUICK, _rows),
     "elastic-quick-about": (ELASTIC_QUICK, _about), "elastic-quick-parts": (ELASTIC_QUICK, _parts), "elastic-quick-rows": (ELASTIC_QUICK, _rows),
     "elastic-quick-arms": (ELASTIC_QUICK, _arms_at(10)),

@@ -14,12 +14,12 @@ from bench.store import MANIFEST, Store
 from ltcore import arms as core_arms
 from ltcore.data import Dataset
 from ltcore.data import load as load_data
-from ltcore.errors import UsageError, UserError
-from ltcore.imp import DataFacts, Trial
+from ltcore.errors import DataMissingError, UsageError, UserError
+from ltcore.imp import DataFacts, Source, Trial
 from ltcore.library import Library, of_user
 from ltcore.library import load as load_library
 from ltcore.names import nearest
-from ltcore.recipe import changed
+from ltcore.recipe import Recipe, changed
 from ltcore.stages import Stage, canonical, with_ancestors
 from replications.schema import Arm, Experiment, Paper, Scaled
 
@@ -68,25 +68,30 @@ def make(paper: Paper, flags: Flags) -> Plan:
     points: list[Point] = []
     about: dict[str, Any] = {}
     sets_used: dict[str, Dataset] = {}
+    notes, without = [*selection.notes], dict[str, list[str]]()
     for c in selection.chosen:
         experiment, scaled = c.experiment, c.scaled
         recipe = changed(changed(experiment.recipe, scaled.changes), _sets_for(experiment, sets))
-        key = canonical([recipe.data.name, recipe.data.options])
-        used = sets_used[key] = sets_used.get(key) or _dataset(recipe.data.name, recipe.data.options, flags, library, c.data)
-        facts = DataFacts(used.name, used.fingerprint, len(used.train), used.input_shape, used.classes, used.decoded)
-        trials = [Trial(recipe, facts, seed, library) for seed in range(scaled.trials)]
-        arms = (*scaled.arms, *_user_arms(library, scaled))
+        used = _used(recipe, sets_used, flags, library, c.data)
+        sources, lacking = _sources(recipe, scaled, sets_used, flags, library, c.data)
+        trials = [Trial(recipe, _facts(used), seed, library, {n: Source(r, _facts(d)) for n, (r, d) in sources.items()}) for seed in range(scaled.trials)]
+        arms = (*(a for a in scaled.arms if a.options.get("source") not in lacking), *_user_arms(library, scaled))
+        notes += [f"{experiment.label}: {scaled.note}"] * bool(scaled.note)
+        for why in lacking.values():
+            without.setdefault(why, []).append(experiment.label)
         points += [p for arm in arms for p in _points(experiment, arm, scaled, trials)]
         about[experiment.label] = {
             "protocol": experiment.protocol, "condition": dict(experiment.condition), "trials": scaled.trials, "levels": scaled.levels,
             "recipe": dataclasses.asdict(recipe), "data": _about_data(used, c.data, experiment.recipe.data.name),
+            **({"note": scaled.note} if scaled.note else {}), **_about_sources(sources, lacking),
         }  # fmt: skip
     unused = [s for s in sets if not any(_sets_for(c.experiment, [s]) for c in selection.chosen)]
     if unused:
         raise UsageError(f"--set {unused[0][0]}.{unused[0][1]} changes nothing: {unused[0][0]} is not run here")
+    notes += [f"{why}: no tickets from it in {', '.join(labels)}" for why, labels in without.items()]
     points = _once(points)
     by_fingerprint = {d.fingerprint: d for d in sets_used.values()}
-    return Plan(paper, flags, by_fingerprint, tuple(points), about, (*selection.notes, *_unused(library, about)),
+    return Plan(paper, flags, by_fingerprint, tuple(points), about, (*dict.fromkeys(notes), *_unused(library, about)),
                 tuple(with_ancestors(p.stage for p in points)), selection.skipped)
 
 
@@ -94,6 +99,43 @@ def _about_data(used: Dataset, found: Dataset, wanted: str) -> dict[str, Any]:
     """What the manifest says of an experiment's data: ``wanted`` by the paper, ``found`` for the scale, and what was trained on."""
     return {"name": used.name, "source": used.source, "fingerprint": used.fingerprint, "fallback_for": found.fallback_for,
             "note": found.note, "wanted": wanted, "found": found.name}
+
+
+def _used(recipe: Recipe, sets: dict[str, Dataset], flags: Flags, library: Library, loaded: Dataset) -> Dataset:
+    """The set that a recipe trains on; each is read once a plan."""
+    key = canonical([recipe.data.name, recipe.data.options])
+    if key not in sets:
+        sets[key] = _dataset(recipe.data.name, recipe.data.options, flags, library, loaded)
+    return sets[key]
+
+
+def _facts(used: Dataset) -> DataFacts:
+    return DataFacts(used.name, used.fingerprint, len(used.train), used.input_shape, used.classes, used.decoded)
+
+
+def _sources(recipe: Recipe, scaled: Scaled, sets: dict[str, Dataset], flags: Flags, library: Library,
+             loaded: Dataset) -> tuple[dict[str, tuple[Recipe, Dataset]], dict[str, str]]:  # fmt: skip
+    """Where transferred tickets come from: name -> recipe and data; and name -> why its data can't be had."""
+    found, lacking = {}, {}
+    for name, changes in scaled.sources.items():
+        other = changed(recipe, changes)
+        why = f"data {other.data.name} not found"
+        try:
+            data = _used(other, sets, flags, library, loaded)
+        except DataMissingError:
+            lacking[name] = why
+            continue
+        if data.name != other.data.name:  # something stands in for it
+            lacking[name] = why
+        else:
+            found[name] = (other, data)
+    return found, lacking
+
+
+def _about_sources(found: Mapping[str, tuple[Recipe, Dataset]], lacking: Mapping[str, str]) -> dict[str, Any]:
+    """What the manifest says of the sources; nothing where there are none."""
+    told = {name: {"recipe": dataclasses.asdict(r), "data": _about_data(d, d, r.data.name)} for name, (r, d) in found.items()}
+    return ({"sources": told} if told else {}) | ({"lacking": dict(lacking)} if lacking else {})
 
 
 def _dataset(name: str, options: Mapping[str, Any], flags: Flags, library: Library, loaded: Dataset) -> Dataset:
@@ -129,12 +171,13 @@ def _call(build: Callable[..., Stage], arm: Arm, trial: Trial, level: int, draw:
 
 
 def _words(experiment: Experiment, arm: Arm, level: int) -> tuple[dict[str, Any], dict[str, Any]]:
-    condition: dict[str, Any] = {**experiment.condition, "arm": arm.arm, **arm.options}
+    condition: dict[str, Any] = {**experiment.condition, "arm": arm.arm, **arm.conditions}
     base = {**experiment.base}
     if arm.sizes:
         condition["weights_remaining_pct"] = arm.sizes[level]
     elif level == 0:
-        condition.pop("rewind", None)  # a dense net is never rewound: one of it serves every rewind point
+        if arm.arm == "dense":
+            condition.pop("rewind", None)  # a dense net is never rewound: one of it serves every rewind point
         base |= {"level": 0, "weights_remaining_pct": 100.0}
     else:
         (condition if arm.name_level else base)["level"] = level

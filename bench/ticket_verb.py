@@ -25,6 +25,7 @@ class Which:
     level: int
     trial: int
     scale: str | None
+    source: str | None = None  # where the ticket was found, where there are several: a data set or an optimiser
 
 
 def run(action: str, file: Path, which: Which, store: Path | None, as_json: bool) -> None:
@@ -50,14 +51,16 @@ def write(file: Path, which: Which, store: Store) -> None:
     inputs = store.record(point["stage"])["stage"]["inputs"] if store.has(point["stage"]) else {}
     if "mask" not in inputs:
         raise UserError(f"arm {which.arm} at level {which.level} has no mask in {store.root}, or was not run yet: run 'replicate' first")
-    record = store.record(point["stage"])
+    record, found = store.record(point["stage"]), _found_by(store, inputs["mask"][0])
     about = {
-        "paper": which.paper, "scale": manifest["scale"], "experiment": point["label"], "arm": which.arm, "level": which.level,
+        "paper": which.paper, "scale": manifest["scale"], "protocol": point["protocol"], "experiment": point["label"], "arm": which.arm, "level": which.level,
         "condition": point["condition"], "draw": point["draw"],
         "trial": which.trial, "rewind": manifest["experiments"][point["label"]]["recipe"]["rewind"],
         "model": record["stage"]["params"]["model"], "input_shape": record["stage"]["params"]["input_shape"],
         "classes": record["stage"]["params"]["classes"], "data": record["stage"]["params"]["data"], "stage": point["stage"],
         "inputs": inputs,
+        # A ticket may be trained elsewhere than it was found: ``data`` and ``classes`` above are those of the training run.
+        "found_on": {key: found.get(key) for key in ("data", "classes", "optimizer", "batch_size")}, "recipe": manifest["experiments"][point["label"]]["recipe"],
     }  # fmt: skip
     ticket = tickets.Ticket(store.load(*inputs["mask"]), store.load(*inputs["state"]), about)
     try:
@@ -84,7 +87,32 @@ def _point(manifest: Mapping[str, Any], which: Which) -> Mapping[str, Any]:
         if not levels:
             raise UsageError(f"arm {which.arm} has no levels (it is pruned to a size in one go), so none of its tickets can be named here")
         raise UsageError(f"arm {which.arm} was not run at level {which.level}: there are {', '.join(map(str, levels))}")
-    return found[0]
+    return _from_source(found, which)
+
+
+SOURCES = ("source", "source_optimizer")  # conditions that say where a ticket was found
+
+
+def _from_source(points: list[Mapping[str, Any]], which: Which) -> Mapping[str, Any]:
+    """The first point; where several sources gave such a ticket the one that was named."""
+    by_source: dict[str, Mapping[str, Any]] = {}
+    for p in points:
+        by_source.setdefault(next((p["condition"][k] for k in SOURCES if k in p["condition"]), ""), p)
+    if which.source is None and len(by_source) > 1:
+        raise UsageError(f"arm {which.arm} at level {which.level} has several sources: name one with --source, {', '.join(filter(None, by_source))}")
+    if which.source is not None and which.source not in by_source:
+        raise UsageError(f"arm {which.arm} has no source {which.source!r}{nearest(which.source, by_source)}")
+    return points[0] if which.source is None else by_source[which.source]
+
+
+def _found_by(store: Store, stage: str) -> dict[str, Any]:
+    """Parameters of the last training that led to a mask; empty where none did (a mask made at initialisation)."""
+    while store.has(stage):
+        described = store.record(stage)["stage"]
+        if described["kind"] == "train":
+            return described["params"]
+        stage = next((described["inputs"][role][0] for role in ("scores", "weights", "mask") if role in described["inputs"]), "")
+    return {}
 
 
 def describe(file: Path) -> dict[str, Any]:

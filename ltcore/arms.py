@@ -309,6 +309,30 @@ def _path(trial: Trial, run: Stage) -> Stage:
     return trial.measure("linear-path", {"a": a.out("state"), "b": b.out("state")}, points=PATH_POINTS, **trial.on_data())
 
 
+# ---- Morcos et al. 2019 -----------------------------------------------------------------------------------------
+def transfer(trial: Trial, level: int, draw: int = 0, source: str = "") -> Stage:
+    """A ticket found elsewhere (other data, another optimiser), mask and W_k, trained by this trial's recipe from the rewind step on.
+
+    The step is the source's, in epochs where its recipe counts so, on this trial's own clock. From its own source it is the ticket itself.
+    """
+    giver = trial.source(source) if source else trial
+    if giver is trial:
+        return trial.ticket(level)
+    found, here = giver.ticket(level), trial.with_changes({"rewind": giver.recipe.rewind})
+    return here.train(here.received(found.inputs["state"], giver), found.inputs.get("mask"))
+
+
+def random_ticket(trial: Trial, level: int, draw: int = 0) -> Stage:
+    """Fresh weights under the ticket's mask permuted over all layers together (Morcos et al. 2019, Sec 3.1), trained from the start."""
+    mask = trial.transform("shuffle-globally", "mask", {"mask": trial.mask(level)}, "random-ticket", level, draw)
+    return trial.train(trial.init("random-ticket", level, draw), mask, start=0)
+
+
+def layer_density(trial: Trial, level: int, draw: int = 0) -> Stage:
+    """Percent of its weights that each layer keeps in the ticket."""
+    return trial.measure("layer-density", {"mask": _measured_mask(trial, level)}, **trial.net())
+
+
 ARMS: dict[str, ArmFn] = {
     "dense": ticket, "ticket": ticket, "reinit": reinit, "random-mask": random_mask, "one-shot": one_shot,
     "one-shot-reinit": one_shot_reinit, "continued": continued, "continued-reset": continued_reset, "ticket-noise": ticket_noise,
@@ -318,4 +342,5 @@ ARMS: dict[str, ArmFn] = {
     "ett": ett, "ett-reinit": ett_reinit, "ett-random-mask": ett_random_mask, "ett-permuted-replicas": ett_permuted_replicas,
     "ett-source-mask-snip": ett_source_mask_snip, "target-ticket": target_ticket, "ticket-path": ticket_path, "ett-path": ett_path,
     "rigl": rigl, "ticket-stability": ticket_stability, "random-prune-stability": random_prune_stability,
+    "transfer": transfer, "random-ticket": random_ticket, "layer-density": layer_density,
 }  # fmt: skip

@@ -31,6 +31,14 @@ class DataFacts:
     decoded: bool = False  # images in files, read batch by batch
 
 
+@dataclass(frozen=True)
+class Source:
+    """What gives a ticket that another trial trains: its recipe and its data."""
+
+    recipe: Recipe
+    data: DataFacts
+
+
 @dataclass(frozen=True, eq=False)
 class Trial:
     """One seed of one recipe.
@@ -43,6 +51,7 @@ class Trial:
     data: DataFacts
     seed: int
     library: Library = field(default_factory=Library)
+    sources: Mapping[str, Source] = field(default_factory=dict)  # where transferred tickets come from, by name
     _memo: dict[Any, Any] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
@@ -181,7 +190,31 @@ class Trial:
     def with_changes(self, changes: Mapping[str, Any]) -> Trial:
         """The same trial with dotted fields of its recipe changed, e.g. ``{"pruning.criterion": "mine"}``."""
         key = ("changes", repr(sorted(changes.items())))
-        return self._once(key, lambda: Trial(changed(self.recipe, changes), self.data, self.seed, self.library))
+        return self._once(key, lambda: Trial(changed(self.recipe, changes), self.data, self.seed, self.library, self.sources))
+
+    # ---- tickets from elsewhere ------------------------------------------------------------------------------
+    def source(self, name: str) -> Trial:
+        """The trial, of the same seed, of a named source; this very trial where recipe and data are its own."""
+        if name not in self.sources:
+            raise UsageError(f"no source {name!r} of tickets{nearest(name, self.sources)}")
+        own = self.sources[name] == Source(self.recipe, self.data)
+        return self if own else self._once(("source", name), lambda: Trial(self.sources[name].recipe, self.sources[name].data, self.seed, self.library))
+
+    def received(self, state: Output, giver: Trial) -> Output:
+        """Weights of another trial in this one's network: as they are where the networks are one, else with the output layer drawn anew
+        where the numbers of classes differ (Morcos et al. 2019, Sec 3.3).
+
+        Raises:
+            UsageError: the output layer would be drawn anew but is pruned with the others.
+        """
+        if giver.net() == self.net():
+            return state
+        redraw = giver.data.classes != self.data.classes
+        if redraw and "output" in giver.recipe.pruning.rates:
+            raise UsageError(f"a ticket from {giver.data.name} can't move to {self.data.name}: its output layer is drawn anew for "
+                             f"{self.data.classes} classes, so leave 'output' out of pruning.rates")  # fmt: skip
+        inputs = {"state": state, "fresh": self.init()}
+        return Stage("transform", {"op": "transfer", "redraw_output": redraw, **self.net()}, inputs).out("state")
 
     # ---- parameters of stages --------------------------------------------------------------------------------
     def net(self) -> dict[str, Any]:

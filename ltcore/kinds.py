@@ -248,6 +248,11 @@ def _noise(job: Job, env: Env) -> Result:
     return Result({"state": noisy})
 
 
+def _shuffle_globally(job: Job, env: Env) -> Result:
+    """Over all layers together (Morcos et al. 2019)."""
+    return Result({"mask": masks.shuffled_globally(job.inputs["mask"], seeds.stream(*job.params["path"]))})
+
+
 def _elastic(job: Job, env: Env) -> Result:
     """Weights and mask (where there is one) of a source network as those of another depth; see ``ltcore.elastic``.
 
@@ -267,7 +272,22 @@ def _elastic(job: Job, env: Env) -> Result:
     return Result(out, facts={**density, "block_maps": [list(m) for m in plan.maps]})
 
 
-TRANSFORMS: dict[str, Callable[[Job, Env], Result]] = {"shuffle": _shuffle, "noise": _noise, "elastic": _elastic}
+def _transfer(job: Job, env: Env) -> Result:
+    """The source's weights in the target's network; the output layer is the target's own fresh one where ``redraw_output`` says so."""
+    source, fresh = job.inputs["state"], job.inputs["fresh"]
+    outputs = [n.rpartition(".")[0] for n, kind in layer_kinds(_module(job.params, env)).items() if kind == "output"]
+    redrawn = tuple(f"{layer}." for layer in outputs) if job.params["redraw_output"] else ()
+    for n, w in fresh.items():
+        if not n.startswith(redrawn) and (n not in source or source[n].shape != w.shape):
+            there = tuple(source[n].shape) if n in source else "not there"
+            raise UserError(f"the ticket does not fit the target's network: {n} is {there} in the source, {tuple(w.shape)} in the target; "
+                            "give both sets examples of one form, such as data.options.channels=3")  # fmt: skip
+    return Result({"state": {n: w if n.startswith(redrawn) else source[n] for n, w in fresh.items()}})
+
+
+TRANSFORMS: dict[str, Callable[[Job, Env], Result]] = {
+    "shuffle": _shuffle, "shuffle-globally": _shuffle_globally, "noise": _noise, "elastic": _elastic, "transfer": _transfer,
+}  # fmt: skip
 
 
 def _transform(job: Job, env: Env) -> Result:
@@ -321,12 +341,21 @@ def _linear_path(job: Job, env: Env) -> Result:
     return Result(values=[Value("max_accuracy_drop_on_path_pp", drop, None, 100 / len(data.test))], curves=curves)
 
 
-ON_DATA: dict[str, Callable[[Job, Env], Result]] = {"linear-path": _linear_path}
+def _layer_density(job: Job, env: Env) -> Result:
+    """Percent kept of each layer of a mask; layers are numbered within their kind: conv1, conv2, … (Morcos et al. 2019, Fig 1b)."""
+    kinds, seen, values = layer_kinds(_module(job.params, env)), dict[str, int](), []
+    for n, density in masks.densities(job.inputs["mask"]).items():
+        seen[kinds[n]] = seen.get(kinds[n], 0) + 1
+        values.append(Value("layer_weights_remaining_pct", 100 * density, "end", condition={"layer": f"{kinds[n]}{seen[kinds[n]]}"}))
+    return Result(values=values)
+
+
+OF_NETWORKS: dict[str, Callable[[Job, Env], Result]] = {"linear-path": _linear_path, "layer-density": _layer_density}  # these must know the network
 
 
 def _measure(job: Job, env: Env) -> Result:
-    if job.params["what"] in ON_DATA:
-        return ON_DATA[job.params["what"]](job, env)
+    if job.params["what"] in OF_NETWORKS:
+        return OF_NETWORKS[job.params["what"]](job, env)
     return Result(values=MEASURES[job.params["what"]](job))
 
 

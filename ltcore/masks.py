@@ -59,6 +59,13 @@ def shuffled(mask: Mask, generator: torch.Generator) -> dict[str, Tensor]:
     return {name: m.flatten()[torch.randperm(m.numel(), generator=generator)].reshape(m.shape) for name, m in mask.items()}
 
 
+def shuffled_globally(mask: Mask, generator: torch.Generator) -> dict[str, Tensor]:
+    """The mask permuted over all layers together: the same count in all, any number in each."""
+    together = torch.cat([m.flatten() for m in mask.values()])
+    parts = together[torch.randperm(len(together), generator=generator)].split([m.numel() for m in mask.values()])
+    return {name: part.reshape(mask[name].shape) for name, part in zip(mask, parts)}
+
+
 def effective(mask: Mask) -> float | None:
     """Fraction of the prunable weights that lie on some path from input to output, for a chain of fully connected layers.
 

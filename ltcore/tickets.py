@@ -4,10 +4,11 @@ safetensors only, never pickle. Masks are stored as packed bits; their shapes st
 """
 from __future__ import annotations
 
+import functools
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from ltcore.errors import UserError
 from ltcore.models import own_state
@@ -78,7 +80,7 @@ class Ticket:
     Args:
         mask: prunable parameter -> bool.
         weights: parameters and buffers at the rewind step, unmasked.
-        about: JSON values: model, data, level, rewind step, stage hashes.
+        about: JSON values: model, data, where the ticket was found (``found_on``), protocol, level, rewind step, stage hashes.
     """
 
     mask: Mapping[str, Tensor]
@@ -90,23 +92,71 @@ class Ticket:
         """Fraction of the prunable weights kept."""
         return sum(int(m.sum()) for m in self.mask.values()) / max(sum(m.numel() for m in self.mask.values()), 1)
 
-    def apply(self, module: nn.Module) -> nn.Module:
+    def apply(self, module: nn.Module, fresh: Collection[str] = ()) -> nn.Module:
         """Puts ``weights * mask`` into a module of the same names and shapes, and returns it.
+
+        Args:
+            fresh: layers of the module that keep their own weights, such as an output layer for another number of classes.
 
         Raises:
             UserError: a name or a shape does not fit; the module is left as it was.
         """
-        own = own_state(module)
-        for name, w in self.weights.items():
+        skipped = tuple(f"{layer}." for layer in fresh)
+        own = {n: t for n, t in own_state(module).items() if not n.startswith(skipped)}
+        weights = {n: w for n, w in self.weights.items() if not n.startswith(skipped)}
+        for name, w in weights.items():
             if name not in own or own[name].shape != w.shape:
                 there = tuple(own[name].shape) if name in own else "no such tensor"
                 raise UserError(f"the ticket does not fit this model: {name!r} is {tuple(w.shape)} in the ticket, {there} in the model")
-        missing = sorted(set(own) - set(self.weights))
+        missing = sorted(set(own) - set(weights))
         if missing:
             raise UserError(f"the ticket does not fit this model: it has no {', '.join(missing[:3])}")
-        values = {n: w * self.mask[n] if n in self.mask else w for n, w in self.weights.items()}
+        values = {n: w * self.mask[n] if n in self.mask else w for n, w in weights.items()}
         module.load_state_dict(values, strict=False)  # names are checked above; tied weights have a second one
         return module
+
+    def hold(self, module: nn.Module) -> list[RemovableHandle]:
+        """Masks every gradient from now on, so that any optimiser leaves the pruned weights at 0, weight decay and momentum included."""
+        parameters = dict(module.named_parameters())
+        return [parameters[n].register_hook(functools.partial(_masked, m)) for n, m in self.mask.items() if n in parameters]
+
+    def renamed(self, module: nn.Module) -> Ticket:
+        """This ticket under the names of a module that has the same layers in the same order, called otherwise.
+
+        A layer is the tensors of one prefix; layers are alike where their tensors have the same last names and numbers of dimensions, and are
+        paired in order within their kind: convolutions with convolutions, whether batch norms stand between them or after them all.
+
+        Raises:
+            UserError: another number of layers of some kind.
+        """
+        mine, theirs = (_by_kind(state) for state in (self.weights, own_state(module)))
+        for kind in (*mine, *theirs):
+            if len(mine.get(kind, ())) != len(theirs.get(kind, ())):
+                raise UserError(f"the ticket does not fit this model: {len(mine.get(kind, ()))} layers with {', '.join(n for n, _ in kind)} in the "
+                                f"ticket, {len(theirs.get(kind, ()))} in the model")  # fmt: skip
+        layers = {a: b for kind in mine for a, b in zip(mine[kind], theirs[kind])}
+
+        def name(n: str) -> str:
+            layer, _, last = n.rpartition(".")
+            return f"{layers[layer]}.{last}".removeprefix(".")
+
+        return Ticket({name(n): m for n, m in self.mask.items()}, {name(n): w for n, w in self.weights.items()}, self.about)
+
+
+def _masked(mask: Tensor, gradient: Tensor) -> Tensor:
+    return gradient * mask.to(gradient)
+
+
+def _by_kind(state: Mapping[str, Tensor]) -> dict[tuple[tuple[str, int], ...], list[str]]:
+    """Layers in order, by what tensors they have."""
+    layers: dict[str, list[tuple[str, int]]] = {}
+    for n, t in state.items():
+        layer, _, last = n.rpartition(".")
+        layers.setdefault(layer, []).append((last, t.dim()))
+    kinds: dict[tuple[tuple[str, int], ...], list[str]] = {}
+    for layer, tensors in layers.items():
+        kinds.setdefault(tuple(sorted(tensors)), []).append(layer)
+    return kinds
 
 
 def save(path: Path, ticket: Ticket) -> None:

@@ -8,7 +8,8 @@ from ltcore.names import nearest
 from replications.schema import Paper
 
 MODULES = {
-    "frankle2019": "replications.frankle2019", "stabilizing2019": "replications.stabilizing2019", "elastic2021": "replications.elastic2021",
+    "frankle2019": "replications.frankle2019", "stabilizing2019": "replications.stabilizing2019", "morcos2019": "replications.morcos2019",
+    "elastic2021": "replications.elastic2021",
 }  # fmt: skip
 
 

@@ -24,6 +24,7 @@ class Arm:
         options: keyword arguments of ``build``, which are also conditions of what is measured.
         sizes: for arms without a level: level -> percent of weights, by which rows are joined.
         name_level: whether the level has to be named by whoever wants the numbers; False where the paper's file fixes one and names none.
+        named: the conditions of what is measured where they are not ``options`` in the paper's words.
     """
 
     build: str | Callable[..., Any]
@@ -33,6 +34,12 @@ class Arm:
     options: Mapping[str, Any] = field(default_factory=dict)
     sizes: Mapping[int, float] | None = None
     name_level: bool = True
+    named: Mapping[str, Any] | None = None
+
+    @property
+    def conditions(self) -> Mapping[str, Any]:
+        """What tells this arm from others of its name."""
+        return self.options if self.named is None else self.named
 
     @property
     def arm(self) -> str:
@@ -46,6 +53,9 @@ class Scaled:
     Args:
         changes: dotted field of the recipe -> value, e.g. ``{"length": "8000it"}``.
         default: is it run when no experiment is named?
+        sources: where the tickets of arm ``transfer`` come from: name -> what its recipe has other than this one (fields, changes applied).
+            An arm whose source lacks its data is left out, and said to be.
+        note: what must be said of a miniature: it stands in the tables and keeps rows from being compared number by number.
     """
 
     trials: int
@@ -53,6 +63,8 @@ class Scaled:
     arms: tuple[Arm, ...]
     changes: Mapping[str, Any] = field(default_factory=dict)
     default: bool = True
+    sources: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -116,7 +128,8 @@ class Control:
 
     Args:
         claims: claim ids. control: name in ``ltcore.imp.CONTROLS``.
-        scaled: how ``experiment`` is run on ``data`` for the pair, positive and control alike.
+        scaled: how ``experiment`` is run on ``data`` for the pair, positive and control alike; without arms, all experiments of that id
+            run those that they have at scale ``quick``, with these trials, levels and changes.
     """
 
     claims: tuple[str, ...]

@@ -9,11 +9,23 @@ import pytest
 from bench import claims, controls
 from bench.store import Store
 from replications import papers, registry
+from replications.schema import Control, Scaled
 
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
     return Store(tmp_path_factory.mktemp("controls"))
+
+
+def test_without_arms_of_its_own_a_control_runs_what_scale_quick_has():
+    paper = registry.load("morcos2019")
+    control = Control(("optimizer-transfer",), "no-training", "mnist1d", "optimizer-transfer-vgg19", Scaled(2, 1, (), {"length": "10it"}))
+    found = list(controls._run_by(paper, control, "no-training"))
+    assert [e.condition for e, _ in found] == [{"target_optimizer": "sgd"}, {"target_optimizer": "adam"}]
+    for e, scaled in found:
+        assert scaled.arms == e.scaled["quick", "mnist1d"].arms and scaled.sources.keys() == {"sgd", "adam"}
+        assert (scaled.trials, scaled.levels, scaled.changes["length"], scaled.changes["control"]) == (2, 1, "10it", "no-training")
+        assert scaled.changes["data.name"] == "mnist1d"
 
 
 def on_lenet(key: str) -> set[str]:

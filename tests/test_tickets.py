@@ -15,7 +15,7 @@ from torch import nn
 
 from ltcore import tickets
 from ltcore.errors import UserError
-from ltcore.models import LeNet
+from ltcore.models import VGG, LeNet
 from ltcore.tickets import Ticket
 from tests.nets import Tied
 
@@ -243,3 +243,69 @@ def test_rule_9_density_is_the_fraction_of_prunable_weights_kept():
         {"a": torch.tensor([True, False, False, False]), "b": torch.tensor([True, True])}, {"a": torch.ones(4), "b": torch.ones(2)}
     )
     assert ticket.density == 0.5
+
+
+# ---- a user's own model ----------------------------------------------------------------------------------------
+def torchvision_style(classes: int = 4, width: int = 2) -> nn.Module:
+    """VGG-11 as torchvision's ``features``: convolutions and norms in turn, under other names than ours."""
+    layers, channels = [], 3
+    for factor in (1, "M", 2, "M", 4, 4, "M", 8, 8, "M", 8, 8):
+        if factor == "M":
+            layers.append(nn.MaxPool2d(2, ceil_mode=True))
+            continue
+        layers += [nn.Conv2d(channels, width * factor, 3, padding=1), nn.BatchNorm2d(width * factor), nn.ReLU()]
+        channels = width * factor
+    return nn.Sequential(nn.ModuleDict({"features": nn.Sequential(*layers)})["features"], nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, classes))
+
+
+def a_vgg_ticket(classes: int = 4) -> tuple[nn.Module, Ticket]:
+    torch.manual_seed(0)
+    net = VGG((3, 16, 16), classes, depth=11, width=2, bias=True)
+    for norm in net.norm:
+        norm.running_mean.normal_()
+        norm.weight.data.normal_()
+    weights = {n: t.clone() for n, t in net.state_dict().items()}
+    mask = {n: torch.rand(w.shape) < 0.4 for n, w in weights.items() if w.dim() == 4}
+    return net, Ticket(mask, weights)
+
+
+def test_a_ticket_loads_into_a_users_model_of_other_names_and_gives_the_same_outputs():
+    net, ticket = a_vgg_ticket()
+    mine = ticket.renamed(torchvision_style()).apply(torchvision_style())
+    x = torch.randn(3, 3, 16, 16)
+    assert torch.equal(mine.eval()(x), ticket.apply(net).eval()(x))
+    assert ticket.renamed(net).weights.keys() == ticket.weights.keys()
+
+
+def test_an_output_layer_for_other_classes_keeps_its_own_weights():
+    _, ticket = a_vgg_ticket(classes=4)
+    mine = torchvision_style(classes=7)
+    before = {n: t.clone() for n, t in mine.state_dict().items() if n.startswith("3.")}
+    with pytest.raises(UserError, match=r"'3\.weight' is \(4, 16\) in the ticket, \(7, 16\) in the model"):
+        ticket.renamed(mine).apply(mine)
+    ticket.renamed(mine).apply(mine, fresh=["3"])
+    assert len(before) == 2 and all(torch.equal(mine.state_dict()[n], t) for n, t in before.items())
+    assert torch.equal(mine[0][0].weight, ticket.weights["conv.0.weight"] * ticket.mask["conv.0.weight"])
+
+
+def test_a_model_with_other_layers_is_refused():
+    _, ticket = a_vgg_ticket()
+    with pytest.raises(UserError, match="8 layers with bias, weight in the ticket, 9 in the model"):
+        ticket.renamed(nn.Sequential(torchvision_style(), nn.Conv2d(1, 1, 1)))
+
+
+@pytest.mark.parametrize("optimizer", [
+    lambda p: torch.optim.SGD(p, 0.1, momentum=0.9, weight_decay=1e-2), lambda p: torch.optim.Adam(p, 0.01, weight_decay=1e-2),
+])  # fmt: skip
+def test_a_held_ticket_stays_sparse_in_a_users_own_loop(optimizer):
+    _, ticket = a_vgg_ticket()
+    mine = torchvision_style()
+    ticket = ticket.renamed(mine)
+    handles, step = ticket.hold(ticket.apply(mine)), optimizer(mine.parameters())
+    for _ in range(3):
+        step.zero_grad()
+        mine(torch.randn(8, 3, 16, 16)).square().sum().backward()
+        step.step()
+    parameters = dict(mine.named_parameters())
+    assert len(handles) == len(ticket.mask) == 8
+    assert all(not parameters[n][~m].any() and not torch.equal(parameters[n], ticket.weights[n] * m) for n, m in ticket.mask.items())

@@ -51,7 +51,8 @@ def download(source: FileSet, root: Path, again: bool = False) -> None:
         with _locked(root / f".{source.torchvision_name}.lock"), tempfile.TemporaryDirectory(dir=root, prefix=".part-") as scratch:
             if again or missing(source, locate(source, root)):
                 with _socket_timeout(STALL_S):
-                    chosen(scratch, download=True)
+                    for split in source.splits or (None,):
+                        chosen(scratch, download=True, **({} if split is None else {"split": split}))
                 _move(source, Path(scratch), root)
     except (OSError, RuntimeError, EOFError, http.client.HTTPException) as error:  # URLError is an OSError
         raise UserError(f"{source.label} cannot be downloaded: {str(error).splitlines()[0] if str(error) else type(error).__name__}") from error
@@ -61,6 +62,8 @@ def _mirrors(base: type) -> dict[str, str]:
     """A small file to ask for -> the mirror that has it."""
     if hasattr(base, "mirrors"):
         return {mirror + base.resources[-1][0]: mirror for mirror in base.mirrors}
+    if hasattr(base, "split_list"):  # SVHN's, without mirrors
+        return {base.split_list["test"][0]: base.split_list["test"][0]}
     return {base.url: base.url}
 
 

@@ -28,6 +28,7 @@ class FileSet:
     fallback: str  # the set that stands in when this one cannot be had
     check: Callable[["FileSet", Mapping[str, Path]], tuple[int, int]]  # structure only -> numbers of training and test examples
     read: Callable[["FileSet", Mapping[str, Path]], tuple[Split, Split]]
+    splits: tuple[str, ...] = ()  # where torchvision's class downloads them one by one
     fingerprint: str = ""  # of the official set; "" where `read` itself demands the official md5s
 
 

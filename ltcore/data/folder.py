@@ -29,6 +29,7 @@ class ImageFolders:
     shift: tuple[float, ...]
     scale: tuple[float, ...]
     options: Mapping[str, int]  # size of an image, and of its shorter side before the centre is cropped; in pixels
+    at_root: bool = True  # whether the root itself may be the set
 
 
 @dataclass(frozen=True)
@@ -39,9 +40,9 @@ class _Listed:
 
 
 def find(source: ImageFolders, root: Path) -> Path | None:
-    """The folder that holds train and val: root/imagenet, else the root itself. Raises UserError where root/imagenet has one of them only."""
+    """The folder that holds train and val: root/imagenet, else (where the set allows it) the root itself. Raises UserError where root/imagenet has one of them only."""
     own = root / source.folder
-    for base in (own, root):
+    for base in (own, root) if source.at_root else (own,):
         if all((base / part).is_dir() for part in PARTS):
             return base
     lacking = [part for part in PARTS if not (own / part).is_dir()]
@@ -61,7 +62,7 @@ def check_folders(base: Path) -> tuple[int, int]:
     return len(train.files), len(val.files)
 
 
-def read_folders(name: str, source: ImageFolders, base: Path, options: Mapping[str, int]) -> Dataset:
+def read_folders(name: str, source: ImageFolders, base: Path, options: Mapping[str, int | str]) -> Dataset:
     """The set, its images left in their files; a process lists it once, and again where one of its folders changed.
 
     The fingerprint is the sha256 of the sorted names and byte counts of the files and of how they are prepared. Contents are not read: a

@@ -1,6 +1,7 @@
 """Where data sets come from: the folder $LTCORE_DATA, a download, or a stand-in that needs neither.
 
-The folder has torchvision's layout: MNIST/raw/..., FashionMNIST/raw/..., cifar-10-batches-py/..., cifar-100-python/..., imagenet/train/...
+The folder has torchvision's layout: MNIST/raw/..., FashionMNIST/raw/..., cifar-10-batches-py/..., cifar-100-python/..., train_32x32.mat (SVHN),
+imagenet/train/..., places365/train/...
 """
 
 import dataclasses
@@ -22,6 +23,8 @@ from ltcore.data.folder import ImageFolders, find, read_folders, where_to_put
 from ltcore.data.idx import IDX_FILES, check_idx, read_idx
 from ltcore.data.mnist1d import mnist1d
 from ltcore.data.photos import photos
+from ltcore.data.svhn import check_svhn, read_svhn
+from ltcore.data.variants import VARIANTS, varied
 from ltcore.errors import DataMissingError, UsageError, UserError
 
 VARIABLE = "LTCORE_DATA"
@@ -133,6 +136,22 @@ DATASETS: dict[str, FileSet | ImageFolders | Made] = {
         check=check_cifar,
         read=read_cifar,
     ),
+    "svhn": FileSet(
+        label="SVHN",
+        torchvision_name="SVHN",
+        folder=".",  # torchvision puts them into the root itself
+        files=("train_32x32.mat", "test_32x32.mat"),
+        md5={"train_32x32.mat": ("e26dedcc434d2e4c54c9b2d4a06d8373",), "test_32x32.mat": ("eb5a983be6a315427106f1b164d9cef3",)},  # torchvision.datasets.SVHN
+        image=(3, 32, 32),
+        classes=10,
+        # The constants that are usual for SVHN (mean and standard deviation of each channel over the training images), not computed by us.
+        shift=_times_255(0.4377, 0.4438, 0.4728),
+        scale=_times_255(0.1980, 0.2010, 0.1970),
+        fallback="digits",
+        check=check_svhn,
+        read=read_svhn,
+        splits=("train", "test"),
+    ),
     "imagenet": ImageFolders(
         label="ImageNet (ILSVRC-2012)",
         folder="imagenet",
@@ -143,22 +162,38 @@ DATASETS: dict[str, FileSet | ImageFolders | Made] = {
         scale=_times_255(0.229, 0.224, 0.225),
         options={"size": 224, "resize": 256},  # He et al. 2016, section 3.4: crops of 224, tested on the centre of images of 256
     ),
+    "places365": ImageFolders(
+        label="Places365-Standard",
+        folder="places365",
+        classes=365,
+        sizes=(1_803_460, 36_500),
+        shift=_times_255(0.485, 0.456, 0.406),  # ImageNet's, as is usual
+        scale=_times_255(0.229, 0.224, 0.225),
+        options={"size": 224, "resize": 256},  # as ImageNet
+        at_root=False,  # a folder that is ImageNet itself would be taken for it
+    ),
     "mnist1d": Made(label="MNIST-1D", make=mnist1d, options=("num_train", "num_test", "seed"), sizes=(4000, 10000)),
     "digits": Made(label="scikit-learn's digits", make=digits, options=(), sizes=(1437, 360)),
     "photos": Made(label="scikit-learn's sample photographs", make=photos, options=("size", "resize"), sizes=(64, 20)),
 }
 
 
-def load(name: str, mode: str | Path = "auto", folder: str | Path | None = None, **options: int) -> Dataset:
+def load(name: str, mode: str | Path = "auto", folder: str | Path | None = None, **options: int | str) -> Dataset:
     """The data set `name`, a key of DATASETS.
 
     mode: "auto" takes `folder` (default $LTCORE_DATA), else an earlier or a new download, else the stand-in, and says so in `.note`;
     "local" takes the folder or an earlier download and nothing else; any other value is a folder, and only that is looked into.
-    options go to the sets that are made (`num_train`, `num_test`, `seed` of mnist1d) or decoded (`size`, `resize` in pixels). What lies in an
-    image folder has neither download nor stand-in, whatever the mode.
+    options go to the sets that are made (`num_train`, `num_test`, `seed` of mnist1d) or decoded (`size`, `resize` in pixels); those of
+    `variants.VARIANTS` (`half`, `channels`, `classes`) go to every set of tensors. What lies in an image folder has neither download nor
+    stand-in, whatever the mode.
     Raises UsageError for an unknown name or option, UserError for a set that is incomplete or damaged,
     DataMissingError (one of them) where no file of it is there.
     """
+    variants = {key: value for key, value in options.items() if key in VARIANTS}
+    return varied(_load(name, mode, folder, {key: value for key, value in options.items() if key not in VARIANTS}), variants)
+
+
+def _load(name: str, mode: str | Path, folder: str | Path | None, options: Mapping[str, int | str]) -> Dataset:
     source = named(name)
     if isinstance(source, Made):
         return _make(name, source, options)
@@ -185,7 +220,7 @@ def load(name: str, mode: str | Path = "auto", folder: str | Path | None = None,
     return dataclasses.replace(stand_in, fallback_for=name, note=note)
 
 
-def _from_folders(name: str, source: ImageFolders, candidates: list[tuple[str, Path]], options: Mapping[str, int]) -> Dataset:
+def _from_folders(name: str, source: ImageFolders, candidates: list[tuple[str, Path]], options: Mapping[str, int | str]) -> Dataset:
     base = next(filter(None, (find(source, root) for _, root in candidates)), None)
     if base is None:
         raise DataMissingError(f"{source.label} not found in {candidates[0][1]}: {where_to_put(source)}, or name its folder in {VARIABLE} or --data")
@@ -225,14 +260,14 @@ def is_official(dataset: Dataset) -> bool:
     return isinstance(source, FileSet) and source.fingerprint in ("", dataset.fingerprint)
 
 
-@functools.lru_cache(maxsize=2)
+@functools.lru_cache(maxsize=4)
 def _read_cached(name: str, kind: str, stamps: tuple[tuple[str, Path, int, int], ...]) -> Dataset:
     source = DATASETS[name]
     train, test = source.read(source, {file: path for file, path, *_ in stamps})
     return build(name, train, test, source.classes, source=kind, scale=source.scale, shift=source.shift)
 
 
-def _make(name: str, source: Made, options: Mapping[str, int]) -> Dataset:
+def _make(name: str, source: Made, options: Mapping[str, int | str]) -> Dataset:
     unknown = sorted(set(options) - set(source.options))
     if unknown:
         raise UsageError(f"data set {name} has no option {unknown[0]!r}; it takes {', '.join(source.options) or 'none'}")

@@ -25,6 +25,7 @@ class VGG(nn.Module):
         depth: 11, 13, 16 or 19.
         width: channels of the first stage; the others have 2, 4, 8 and 8 times as many.
         linear: number of fully connected layers: the output, and before it layers of the last stage's width (Chen et al. 2021, App C).
+        bias: convolutions have biases, 5,504 in VGG-19 (Morcos et al. 2019, App A.1).
 
     Raises:
         ValueError: another depth, a width or number of layers below 1, or inputs that are not images.
@@ -32,7 +33,7 @@ class VGG(nn.Module):
 
     memory_format = torch.channels_last
 
-    def __init__(self, input_shape: Sequence[int], classes: int, depth: int = 19, width: int = 64, linear: int = 1):
+    def __init__(self, input_shape: Sequence[int], classes: int, depth: int = 19, width: int = 64, linear: int = 1, bias: bool = False):
         super().__init__()
         if depth not in STAGES:
             raise ValueError(f"depth {depth} is not one of {', '.join(map(str, STAGES))}")
@@ -40,7 +41,7 @@ class VGG(nn.Module):
             raise ValueError(f"{linear} fully connected layers leave no output")
         convs = [image(input_shape)[0], *(w for w, n in zip(widths(width, FACTORS), STAGES[depth]) for _ in range(n))]
         self.pool_before = {sum(STAGES[depth][:stage]) for stage in range(1, len(FACTORS))}  # places of convolutions
-        self.conv = nn.ModuleList(conv3x3(a, b) for a, b in zip(convs, convs[1:]))
+        self.conv = nn.ModuleList(conv3x3(a, b, bias=bias) for a, b in zip(convs, convs[1:]))
         self.norm = nn.ModuleList(nn.BatchNorm2d(b) for b in convs[1:])
         self.hidden = nn.ModuleList(nn.Linear(convs[-1], convs[-1]) for _ in range(linear - 1))
         self.output = nn.Linear(convs[-1], classes)
