@@ -8,7 +8,7 @@ import functools
 import re
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -108,8 +108,17 @@ def _about(m: Mapping[str, Any], c: Mapping[str, Any]) -> str:
     p = c["provenance"]
     versions = ", ".join(f"{k} {v}" for k, v in p["versions"].items())
     length = next(iter(m["experiments"].values()))["recipe"]["length"]
-    return (f"Scale {c['scale']} ({length}), {p['data']['name']} ({p['data']['source']}), {len(m['points'])} points, device {p['device']}, "
+    return (f"Scale {c['scale']} ({length}), {', '.join(dict.fromkeys(_data(p['data'])))}, {len(m['points'])} points, device {p['device']}, "
             f"{p['threads']} thread a process, Python {p['python']}, {versions}, engine source {p['source_hash']}.")  # fmt: skip
+
+
+def _data(told: Any) -> Iterable[str]:
+    """Name and source of each set, which a run of several keeps by protocol."""
+    if isinstance(told, Mapping) and "name" in told:
+        yield f"{told['name']} ({told['source']})"
+    else:
+        for each in told if isinstance(told, list) else told.values():
+            yield from _data(each)
 
 
 TABLES: dict[str, tuple[str, Callable[[Mapping[str, Any], Mapping[str, Any]], str]]] = {
