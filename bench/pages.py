@@ -23,7 +23,7 @@ PAGES = ("README.md", "docs/frankle2019.md", "docs/stabilizing2019.md", "docs/mo
 FULL, QUICK = "frankle2019-paper-cpu", "frankle2019-quick-mnist"
 STABLE, STABLE_QUICK = "stabilizing2019-paper-cpu", "stabilizing2019-quick-mnist1d"
 TRAVEL = "morcos2019-quick-mnist"
-DRAWN = (FULL, STABLE)
+DRAWN = (FULL, STABLE, TRAVEL)
 IMAGES = ROOT / "docs" / "img"  # in a folder for each paper
 _BLOCK = re.compile(r"(<!-- table ([\w-]+) -->\n).*?(<!-- end -->)", re.S)
 
