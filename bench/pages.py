@@ -8,7 +8,7 @@ import functools
 import re
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ PAGES = ("README.md", "docs/frankle2019.md", "docs/stabilizing2019.md", "docs/el
 FULL, QUICK = "frankle2019-paper-cpu", "frankle2019-quick-mnist"
 STABLE, STABLE_QUICK = "stabilizing2019-paper-cpu", "stabilizing2019-quick-mnist1d"
 ELASTIC_QUICK, TRAVEL = "elastic2021-quick-mnist", "morcos2019-quick-mnist"
-DRAWN = (FULL, STABLE)
+DRAWN = (FULL, STABLE, TRAVEL)
 IMAGES = ROOT / "docs" / "img"  # in a folder for each paper
 _BLOCK = re.compile(r"(<!-- table ([\w-]+) -->\n).*?(<!-- end -->)", re.S)
 
@@ -118,8 +118,17 @@ def _about(m: Mapping[str, Any], c: Mapping[str, Any]) -> str:
     p = c["provenance"]
     versions = ", ".join(f"{k} {v}" for k, v in p["versions"].items())
     length = next(iter(m["experiments"].values()))["recipe"]["length"]
-    return (f"Scale {c['scale']} ({length}), {p['data']['name']} ({p['data']['source']}), {len(m['points'])} points, device {p['device']}, "
+    return (f"Scale {c['scale']} ({length}), {', '.join(dict.fromkeys(_data(p['data'])))}, {len(m['points'])} points, device {p['device']}, "
             f"{p['threads']} thread a process, Python {p['python']}, {versions}, engine source {p['source_hash']}.")  # fmt: skip
+
+
+def _data(told: Any) -> Iterable[str]:
+    """Name and source of each set, which a run of several keeps by protocol."""
+    if isinstance(told, Mapping) and "name" in told:
+        yield f"{told['name']} ({told['source']})"
+    else:
+        for each in told if isinstance(told, list) else told.values():
+            yield from _data(each)
 
 
 TABLES: dict[str, tuple[str, Callable[[Mapping[str, Any], Mapping[str, Any]], str]]] = {
