@@ -61,4 +61,12 @@ def snip(s: Scored) -> dict[str, Tensor]:
 
 snip.needs_gradient = True
 
-CRITERIA: dict[str, Criterion] = {"magnitude": magnitude, "largest": largest, "random": random, "snip": snip}
+
+def bn_scale(s: Scored) -> dict[str, Tensor]:
+    """|γ| of every channel's batch norm. References: Liu et al. 2017, network slimming; You et al. 2020, early-bird tickets."""
+    return {name: w.abs() for name, w in s.weights.items()}
+
+
+bn_scale.of_channels = True  # the scales of the module's channels are scored, not its weights
+
+CRITERIA: dict[str, Criterion] = {"magnitude": magnitude, "largest": largest, "random": random, "snip": snip, "bn-scale": bn_scale}

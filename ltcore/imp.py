@@ -76,19 +76,30 @@ class Trial:
         return min(clock.iterations(self.recipe.rewind, self.n_train // self.recipe.batch_size), self.length_it)
 
     # ---- building blocks -------------------------------------------------------------------------------------
-    def init(self, *use: str | int) -> Output:
-        """Initial weights and buffers; ``use`` names the draw, the trial's own init where it is left out."""
-        return Stage("init", {**self._net(), "path": [self.seed, *(use or ("init",))]}).out("state")
+    def init(self, *use: str | int, channels: Output | None = None) -> Output:
+        """Initial weights and buffers; ``use`` names the draw, the trial's own init where it is left out.
+
+        With a mask of ``channels`` they are those of the physically smaller network.
+        """
+        inputs = {"channels": channels} if channels else {}
+        return Stage("init", {**self._net(), "path": [self.seed, *(use or ("init",))]}, inputs).out("state")
 
     def train(self, state: Output, mask: Output | None = None, *, start: int | None = None, stop: int | None = None,
-              optimizer: Output | None = None, order: tuple[str | int, ...] = ()) -> Stage:  # fmt: skip
+              optimizer: Output | None = None, order: tuple[str | int, ...] = (), channels: Output | None = None,
+              clock: Output | None = None, track: Mapping[str, Any] | None = None) -> Stage:  # fmt: skip
         """Iterations [start, stop) of the recipe from ``state``; by default from the rewind step to the end.
 
         ``order`` names another data order (and augmentation) than the trial's own.
+
+        Args:
+            channels: mask of channels whose physically smaller network is trained; ``state`` is that network's.
+            clock: the search whose draw says where this segment starts.
+            track: fields of :class:`ltcore.drawing.Draw`, by which batch-norm scales are noted and a search may end.
         """
-        inputs = {"state": state} | ({"mask": mask} if mask else {}) | ({"optimizer": optimizer} if optimizer else {})
+        roles = {"state": state, "mask": mask, "optimizer": optimizer, "channels": channels, "clock": clock}
+        inputs = {role: out for role, out in roles.items() if out}
         span = {"start": self.rewind_it if start is None else start, "stop": self.length_it if stop is None else stop}
-        return Stage("train", {**self._net(), **self._training(order), **span}, inputs)
+        return Stage("train", {**self._net(), **self._training(order), **span, **({"track": dict(track)} if track else {})}, inputs)
 
     def score(self, weights: Output, start: Output, mask: Output | None, *use: str | int, criterion: str | None = None) -> Output:
         """One number a weight, by the recipe's criterion unless another is named."""
@@ -180,7 +191,7 @@ class Trial:
         data = {"name": self.data.name, "fingerprint": self.data.fingerprint, "val": recipe.data.val, "options": dict(recipe.data.options)}
         return {
             "data": data | self.library.source("datasets", self.data.name),
-            "optimizer": asdict(recipe.optimizer), "batch_size": recipe.batch_size, "evaluate": asdict(recipe.evaluate),
+            "optimizer": {k: v for k, v in asdict(recipe.optimizer).items() if k != "bn_l1" or v}, "batch_size": recipe.batch_size, "evaluate": asdict(recipe.evaluate),
             "precision": recipe.precision,
             "streams": {"split": [self.seed, "split"], "order": [self.seed, "order", *order], "labels": labels, **augment}, **how,
         }  # fmt: skip

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ltcore import masks, seeds
+from ltcore import channels, compact, cost, drawing, masks, seeds
 from ltcore.criteria import Scored
 from ltcore.data import Dataset
 from ltcore.errors import UserError
@@ -78,29 +78,33 @@ def run(jobs: Sequence[Job], env: Env) -> list[Result]:
     return [RUNNERS[job.kind](job, env) for job in jobs]
 
 
-def _net(params: Mapping[str, Any], env: Env) -> tuple[Callable[..., nn.Module], Model]:
+def _net(params: Mapping[str, Any], env: Env, kept: Tensors | None = None) -> tuple[Callable[..., nn.Module], Model]:
+    """The family and its member; with a mask of channels ``kept`` the physically smaller one."""
     model = {k: v for k, v in params["model"].items() if k != "source"}
-    return env.library.model(model["name"]), Model(**model)
+    family = env.library.model(model["name"])
+    return (compact.smaller(family, kept) if kept else family), Model(**model)
 
 
-def _module(params: Mapping[str, Any], env: Env) -> nn.Module:
-    return skeleton(*_net(params, env), params["input_shape"], params["classes"])
+def _module(params: Mapping[str, Any], env: Env, kept: Tensors | None = None) -> nn.Module:
+    return skeleton(*_net(params, env, kept), params["input_shape"], params["classes"])
 
 
 # ---- init, score, prune --------------------------------------------------------------------------------------
 def _init(job: Job, env: Env) -> Result:
-    p, sizes = job.params, layer_sizes(_module(job.params, env))
+    p, kept = job.params, job.inputs.get("channels")
+    sizes = layer_sizes(_module(p, env, kept))
     if not sizes:
         raise UserError(f"model {p['model']['name']!r} has no layer of a known kind: give it an attribute layer_kinds = {{weight name: kind}}")
-    return Result({"state": draw_state(*_net(p, env), p["input_shape"], p["classes"], p["path"])}, facts={"layer_sizes": sizes})
+    return Result({"state": draw_state(*_net(p, env, kept), p["input_shape"], p["classes"], p["path"])}, facts={"layer_sizes": sizes})
 
 
 def _score(job: Job, env: Env) -> Result:
-    module = _module(job.params, env)
-    names = list(layer_kinds(module))
+    module, criterion = _module(job.params, env), job.params["criterion"]["name"]
+    names = list(channels.kinds(module) if getattr(env.library.criterion(criterion), "of_channels", False) else layer_kinds(module))
+    if not names:
+        raise UserError(f"criterion {criterion!r} scores channels, and model {job.params['model']['name']!r} has no attribute channel_links that says where they are")
     weights, start = ({n: job.inputs[role][n] for n in names} for role in ("weights", "start"))
     mask = {n: job.inputs.get("mask", {}).get(n, torch.ones_like(weights[n], dtype=torch.bool)) for n in names}
-    criterion = job.params["criterion"]["name"]
     with of_user(f"criterion {criterion!r} failed", env.library.file):
         scores = env.library.criterion(criterion)(Scored(weights, start, mask, seeds.stream(*job.params["path"]), _gradient_on_batch(module, job, env, mask)))
     _check_scores(criterion, scores, weights)
@@ -139,14 +143,20 @@ def _check_scores(criterion: str, scores: Any, weights: Mapping[str, Tensor]) ->
 
 def _prune(job: Job, env: Env) -> Result:
     module, rates = _module(job.params, env), job.params["rates"]
-    kinds = {n: kind for n, kind in layer_kinds(module).items() if kind in rates}
+    kinds = {n: kind for n, kind in (layer_kinds(module) | channels.kinds(module)).items() if kind in rates}
     if not kinds:
         there = sorted(set(layer_kinds(module).values()))
         raise UserError(f"nothing to prune: the model has layers of kind {', '.join(there) or 'none'}, the rates name {', '.join(rates)}")
     scores = {n: job.inputs["scores"][n] for n in kinds}
     before = {n: job.inputs["mask"][n] for n in kinds} if "mask" in job.inputs else masks.full({n: s.shape for n, s in scores.items()})
     mask = prune(scores, before, {n: rates[kind] for n, kind in kinds.items()}, job.params["scope"])
-    return Result({"mask": mask}, facts=_density(masks.report(mask, sum(layer_sizes(module).values()))))
+    facts = _channel_facts(mask) if set(kinds.values()) == {channels.KIND} else _density(masks.report(mask, sum(layer_sizes(module).values())))
+    return Result({"mask": mask}, facts=facts)
+
+
+def _channel_facts(mask: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Of a mask of channels: how many stay, in all and in each layer."""
+    return {"density_channels": masks.kept(mask) / masks.size(mask), "channels_kept": compact.kept(mask)}
 
 
 def _density(report: masks.Report) -> dict[str, Any]:
@@ -158,15 +168,29 @@ def _density(report: masks.Report) -> dict[str, Any]:
 
 # ---- train ---------------------------------------------------------------------------------------------------
 def _train(jobs: Sequence[Job], env: Env) -> list[Result]:
-    params, module = jobs[0].params, _module(jobs[0].params, env)
-    data = env.dataset(params["data"])
-    trained = train(module, data, segment(params), [_replicate(job) for job in jobs], env.checkpoints, env.backend)
+    params, kept = jobs[0].params, jobs[0].inputs.get("channels")
+    module, data = _module(params, env, kept), env.dataset(params["data"])
+    part = segment(params | _begun(jobs[0]))
+    trained = train(module, data, part, [_replicate(job) for job in jobs], env.checkpoints, env.backend)
     results = []
     for job, t in zip(jobs, trained):
         values = _train_values(t.metrics, t.facts, params["evaluate"]["every_it"])
         facts = t.facts | _network_facts(module, job, t.state)
-        results.append(Result({"state": t.state, "optimizer": t.optimizer}, values, t.curves, facts))
+        facts |= {"start_it": part.start, **_of_whole(kept, facts, layer_sizes(_module(params, env)))} if kept else {}
+        search = {"search": {"it": torch.tensor(t.facts["stopped_it"]), **t.tracked}} if t.tracked else {}
+        results.append(Result({"state": t.state, "optimizer": t.optimizer, **search}, values, t.curves, facts))
     return results
+
+
+def _begun(job: Job) -> dict[str, int]:
+    """Where a segment begins that goes on from a draw: at the iteration of the draw, which only the run could tell."""
+    return {"start": int(job.inputs["clock"]["it"])} if "clock" in job.inputs else {}
+
+
+def _of_whole(kept: Tensors, facts: Mapping[str, Any], whole: Mapping[str, int]) -> dict[str, Any]:
+    """Densities of a physically smaller network, in the terms of the whole one."""
+    density = facts["kept"] / sum(whole.values())
+    return {"density_prunable": density, "density_all": density, **_channel_facts(kept)}
 
 
 def segment(params: Mapping[str, Any]) -> Segment:
@@ -175,7 +199,7 @@ def segment(params: Mapping[str, Any]) -> Segment:
     optimizer = Optimizer(**{**o, "betas": tuple(o["betas"]), "drops_it": tuple(o["drops_it"])})
     evaluate = Evaluate(e["every_it"], tuple(e["test"]), tuple(e["train"]))
     return Segment(optimizer, params["batch_size"], params["start"], params["stop"], evaluate, params["data"]["val"], params["precision"],
-                   params.get("augment", "crop-flip"))
+                   params.get("augment", "crop-flip"), drawing.Draw(**params["track"]) if "track" in params else None)
 
 
 def _replicate(job: Job) -> Replicate:
@@ -201,7 +225,7 @@ def _network_facts(module: nn.Module, job: Job, end: Tensors) -> dict[str, Any]:
         raise AssertionError(f"pruned weights are not 0 after training: {stray}")
     sizes = layer_sizes(module)
     alive = {n: end[n] != 0 for n in sizes}
-    prunable = {n: alive[n] for n in (mask or sizes)}
+    prunable = {n: alive[n] for n in (mask or sizes) if n in alive}
     same = sum(int((end[n].sign() == job.inputs["state"][n].sign())[alive[n]].sum()) for n in sizes)
     return _density(masks.report(prunable, sum(sizes.values()))) | {
         "density_effective": masks.effective(alive),
@@ -224,7 +248,23 @@ def _noise(job: Job) -> Tensors:
 TRANSFORMS: dict[str, tuple[str, Callable[[Job], Tensors]]] = {"shuffle": ("mask", _shuffle), "noise": ("state", _noise)}
 
 
+def _compact(job: Job, module: nn.Module) -> Tensors:
+    """The physically smaller network's weights and buffers."""
+    return compact.shrink(module, job.inputs["state"], job.inputs["channels"])
+
+
+def _expand(job: Job, module: nn.Module) -> Tensors:
+    return channels.expand(module, job.inputs["channels"])
+
+
+# Those that need the network, which their stage describes.
+NET_TRANSFORMS: dict[str, tuple[str, Callable[[Job, nn.Module], Tensors]]] = {"compact": ("state", _compact), "expand-channels": ("mask", _expand)}
+
+
 def _transform(job: Job, env: Env) -> Result:
+    if job.params["op"] in NET_TRANSFORMS:
+        artefact, of_net = NET_TRANSFORMS[job.params["op"]]
+        return Result({artefact: of_net(job, _module(job.params, env))})
     artefact, op = TRANSFORMS[job.params["op"]]
     return Result({artefact: op(job)})
 
@@ -267,8 +307,55 @@ MEASURES: dict[str, Callable[[Job], list[Value]]] = {
 }  # fmt: skip
 
 
+def _drawn(job: Job) -> list[dict[str, Tensor]]:
+    """Masks at every check of a search, whose segments are the inputs in order; permuted within layers where the control asks for it."""
+    parts = [job.inputs[role] for role in sorted(job.inputs)]
+    scales = {n: torch.cat([part[n] for part in parts]) for n in parts[0] if n != "it"}
+    found = drawing.masks_of(scales, job.params["rate"])
+    if path := job.params.get("shuffled"):
+        return [masks.shuffled(mask, seeds.stream(*path, t)) for t, mask in enumerate(found)]
+    return found
+
+
+def _mask_distances(job: Job) -> list[Value]:
+    """Mask distance of pairs of epochs; a check is made after every epoch of the paper's schedule."""
+    found = _drawn(job)
+    table = drawing.distances(found)
+    return [Value("mask_distance", float(table[a - 1, b - 1]), condition={"from_epoch": a, "to_epoch": b}) for a, b in drawing.chosen_pairs(len(found))]
+
+
+def _draw(job: Job) -> list[Value]:
+    """The epoch at which a rule draws, of a schedule of so many; censored where it never does."""
+    p, found = job.params, _drawn(job)
+    at = drawing.first(found, p["rule"], p["epsilon"])
+    epoch = p["epochs"] if at is None else at + 1
+    return [Value("epoch_drawn_ep", epoch, None, 1.0, at is None), Value("search_length_pct", 100 * epoch / p["epochs"], None, 100 / p["epochs"], at is None)]
+
+
+MEASURES |= {"mask-distances": _mask_distances, "draw": _draw}
+
+
+def _training_cost(job: Job, env: Env) -> list[Value]:
+    """FLOPs of search, retraining and both, and the size of the network that is retrained."""
+    p, kept = job.params, job.inputs.get("channels")
+    whole, small, shape = _module(p, env), _module(p, env, kept), p["input_shape"]
+    drawn = _begun(job).get("start")
+    search_it, start = (p["search_it"], 0) if drawn is None else (drawn, drawn if p["goes_on"] else 0)
+    search = cost.training_flops(whole, shape, search_it * p["batch_size"])
+    retrain = cost.training_flops(small, shape, (p["length_it"] - start) * p["batch_size"])
+    flops_pct = 100 * cost.forward_flops(small, shape) / cost.forward_flops(whole, shape)
+    epochs = {} if drawn is None else {"epoch_drawn_ep": drawn * p["epochs"] / p["length_it"], "search_length_pct": 100 * drawn / p["length_it"]}
+    values = {"training_flops": search + retrain, "search_flops": search, "retraining_flops": retrain, "flops_remaining_pct": flops_pct,
+              "parameters_count": cost.parameters(small), "parameters_remaining_pct": 100 * cost.parameters(small) / cost.parameters(whole), **epochs}  # fmt: skip
+    return [Value(metric, value) for metric, value in values.items()]
+
+
+NET_MEASURES: dict[str, Callable[[Job, Env], list[Value]]] = {"training-cost": _training_cost}
+
+
 def _measure(job: Job, env: Env) -> Result:
-    return Result(values=MEASURES[job.params["what"]](job))
+    what = job.params["what"]
+    return Result(values=NET_MEASURES[what](job, env) if what in NET_MEASURES else MEASURES[what](job))
 
 
 RUNNERS: dict[str, Callable[[Job, Env], Result]] = {
