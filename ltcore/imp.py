@@ -123,6 +123,16 @@ class Trial:
         """Numbers from artefacts: see ``ltcore.kinds.MEASURES``."""
         return Stage("measure", {"what": what, **params}, inputs)
 
+    # ---- channels: the physically smaller network ------------------------------------------------------------
+    def compact(self, state: Output, channels: Output) -> Output:
+        """The weights and buffers that stay, in the shapes of the smaller network."""
+        return Stage("transform", {"op": "compact", **self._net()}, {"state": state, "channels": channels}).out("state")
+
+    def cost(self, inputs: Mapping[str, Output], **params: Any) -> Stage:
+        """FLOPs and sizes of a search and a retraining: see ``ltcore.kinds``."""
+        length = {"batch_size": self.recipe.batch_size, "length_it": self.length_it}
+        return self.measure("training-cost", inputs, **self._net(), **length, **params)
+
     # ---- the loop --------------------------------------------------------------------------------------------
     def rewound(self) -> Output:
         """W_k: the weights that tickets start from. For k = 0 the initial weights, else the end of a first segment [0, k)."""

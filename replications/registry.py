@@ -7,7 +7,10 @@ from ltcore.errors import UsageError
 from ltcore.names import nearest
 from replications.schema import Paper
 
-MODULES = {"frankle2019": "replications.frankle2019", "stabilizing2019": "replications.stabilizing2019"}
+MODULES = {
+    "frankle2019": "replications.frankle2019", "stabilizing2019": "replications.stabilizing2019",
+    "earlybird2020": "replications.earlybird2020",
+}  # fmt: skip
 
 
 def load(key: str) -> Paper:
