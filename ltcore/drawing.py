@@ -72,8 +72,8 @@ def distances(found: Sequence[Mask]) -> Tensor:
 
 
 def chosen_pairs(epochs: int, most: int = 40) -> list[tuple[int, int]]:
-    """Pairs of 1 … ``epochs`` worth a record of their own: neighbours, and every pair of at most ``most`` + 1 evenly spaced epochs."""
+    """Pairs of 1 … ``epochs`` worth a record of their own: neighbours, and every pair of at most ``most`` + 2 evenly spaced epochs."""
     step = -(-epochs // most)
-    grid = [e for e in range(1, epochs + 1) if e % step == 0 or e == 1]
+    grid = [e for e in range(1, epochs + 1) if e % step == 0 or e in (1, epochs)]
     pairs = {(a, b) for i, a in enumerate(grid) for b in grid[i + 1 :]} | {(e, e + 1) for e in range(1, epochs)}
     return sorted(pairs)

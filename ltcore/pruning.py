@@ -54,14 +54,14 @@ def prune_global_keep_one(scores: Mapping[str, Tensor], mask: Mask, rates: Mappi
     most = sum(max(int(mask[name].sum()) - 1, 0) for name in safe)
     if k <= most:
         return prune_global(safe, mask, rates)
-    return {**mask, **{name: mask[name] & safe[name].isinf() & (safe[name] > 0) for name in safe}}
+    return {**mask, **{name: mask[name] & (safe[name] == math.inf) for name in safe}}
 
 
 def _best_last(scores: Tensor, mask: Tensor) -> Tensor:
     """Scores with infinity at the best kept entry and at no other."""
-    flat = scores.flatten().clamp(max=torch.finfo(scores.dtype).max).masked_fill(~mask.flatten(), -math.inf)
-    if mask.any():
-        flat[len(flat) - 1 - int(flat.flip(0).argmax())] = math.inf
+    flat, where = scores.flatten().clamp(max=torch.finfo(scores.dtype).max), mask.flatten().nonzero().squeeze(1)
+    if len(where):
+        flat[where[torch.sort(flat[where], stable=True).indices[-1]]] = math.inf
     return flat.reshape(scores.shape)
 
 
