@@ -31,6 +31,8 @@ COLUMNS: dict[str, str] = {
     "failed": "empty, or why the trial does not count (diverged, stayed at chance); train",
     "density_prunable": "fraction kept of the weights that may be pruned, counted in the weights at the end; train",
     "density_all": "fraction kept of all weights (no biases, no normalisation); train",
+    "density_channels": "fraction kept of the batch-norm scales that may go; train, of physically smaller networks",
+    "flops_remaining_pct": "FLOPs of a pass, in percent of the whole network's; train, of physically smaller networks",
     "density_effective": "fraction on some path from input to output; train, where layers form a fully connected chain",
     "density_layers": "{layer: fraction kept}; train",
     "kept": "number of prunable weights kept; train",
@@ -64,7 +66,7 @@ COLUMNS: dict[str, str] = {
     "python": "version of Python; always",
     "source_hash": "sha256 over the engine's source; always",
 }
-_FACTS = ("failed", "density_prunable", "density_all", "density_effective", "density_layers", "kept", "collapsed", "sign_agreement_pct",
+_FACTS = ("failed", "density_prunable", "density_all", "density_channels", "flops_remaining_pct", "density_effective", "density_layers", "kept", "collapsed", "sign_agreement_pct",
           "early_stop_it", "n_train", "n_val", "n_test")  # fmt: skip
 
 

@@ -176,7 +176,7 @@ def _train(jobs: Sequence[Job], env: Env) -> list[Result]:
     for job, t in zip(jobs, trained):
         values = _train_values(t.metrics, t.facts, params["evaluate"]["every_it"])
         facts = t.facts | _network_facts(module, job, t.state)
-        facts |= {"start_it": part.start, **_of_whole(kept, facts, layer_sizes(_module(params, env)))} if kept else {}
+        facts |= {"start_it": part.start, **_of_whole(kept, facts, module, _module(params, env), params["input_shape"])} if kept else {}
         search = {"search": {"it": torch.tensor(t.facts["stopped_it"]), **t.tracked}} if t.tracked else {}
         results.append(Result({"state": t.state, "optimizer": t.optimizer, **search}, values, t.curves, facts))
     return results
@@ -187,10 +187,11 @@ def _begun(job: Job) -> dict[str, int]:
     return {"start": int(job.inputs["clock"]["it"])} if "clock" in job.inputs else {}
 
 
-def _of_whole(kept: Tensors, facts: Mapping[str, Any], whole: Mapping[str, int]) -> dict[str, Any]:
-    """Densities of a physically smaller network, in the terms of the whole one."""
-    density = facts["kept"] / sum(whole.values())
-    return {"density_prunable": density, "density_all": density, **_channel_facts(kept)}
+def _of_whole(kept: Tensors, facts: Mapping[str, Any], small: nn.Module, whole: nn.Module, input_shape: Sequence[int]) -> dict[str, Any]:
+    """Densities and FLOPs of a physically smaller network, in the terms of the whole one."""
+    density = facts["kept"] / sum(layer_sizes(whole).values())
+    flops = 100 * cost.forward_flops(small, input_shape) / cost.forward_flops(whole, input_shape)
+    return {"density_prunable": density, "density_all": density, "flops_remaining_pct": flops, **_channel_facts(kept)}
 
 
 def segment(params: Mapping[str, Any]) -> Segment:
@@ -301,12 +302,6 @@ def _mask_overlap(job: Job) -> list[Value]:
     return [Value("mask_overlap_ratio", share), Value("mask_overlap_chance_ratio", chance), Value("mask_distance", distance)]
 
 
-MEASURES: dict[str, Callable[[Job], list[Value]]] = {
-    "weight-movement": _weight_movement, "init-magnitude": _init_magnitude, "mask-overlap": _mask_overlap,
-    "stability": _stability,
-}  # fmt: skip
-
-
 def _drawn(job: Job) -> list[dict[str, Tensor]]:
     """Masks at every check of a search, whose segments are the inputs in order; permuted within layers where the control asks for it."""
     parts = [job.inputs[role] for role in sorted(job.inputs)]
@@ -332,7 +327,10 @@ def _draw(job: Job) -> list[Value]:
     return [Value("epoch_drawn_ep", epoch, None, 1.0, at is None), Value("search_length_pct", 100 * epoch / p["epochs"], None, 100 / p["epochs"], at is None)]
 
 
-MEASURES |= {"mask-distances": _mask_distances, "draw": _draw}
+MEASURES: dict[str, Callable[[Job], list[Value]]] = {
+    "weight-movement": _weight_movement, "init-magnitude": _init_magnitude, "mask-overlap": _mask_overlap,
+    "stability": _stability, "mask-distances": _mask_distances, "draw": _draw,
+}  # fmt: skip
 
 
 def _training_cost(job: Job, env: Env) -> list[Value]:
@@ -350,12 +348,12 @@ def _training_cost(job: Job, env: Env) -> list[Value]:
     return [Value(metric, value) for metric, value in values.items()]
 
 
-NET_MEASURES: dict[str, Callable[[Job, Env], list[Value]]] = {"training-cost": _training_cost}
+OF_NETWORKS: dict[str, Callable[[Job, Env], list[Value]]] = {"training-cost": _training_cost}
 
 
 def _measure(job: Job, env: Env) -> Result:
     what = job.params["what"]
-    return Result(values=NET_MEASURES[what](job, env) if what in NET_MEASURES else MEASURES[what](job))
+    return Result(values=OF_NETWORKS[what](job, env) if what in OF_NETWORKS else MEASURES[what](job))
 
 
 RUNNERS: dict[str, Callable[[Job, Env], Result]] = {

@@ -104,10 +104,10 @@ TINY: Mapping[str, Any] = {
 }  # fmt: skip
 TINY_RESNET = {**TINY, "model.options": {"depth": 11, "width": 4}}
 TINY_IMAGENET: Mapping[str, Any] = {
-    "data.name": "photos", "model.options": {"arch": "resnet18"}, "batch_size": 8, "length": "18it", "evaluate.every_it": 18,
-    "optimizer.lr": 0.01, "optimizer.drops_it": (6, 12),
+    "data.name": "photos", "model.options": {"arch": "resnet18"}, "batch_size": 8, "length": "9it", "evaluate.every_it": 9,
+    "optimizer.lr": 0.01, "optimizer.drops_it": (3, 6),
 }  # fmt: skip
-MICRO = Schedule(18)
+MICRO = Schedule(9)
 
 
 # ---- experiments ---------------------------------------------------------------------------------------------
