@@ -315,8 +315,9 @@ def _drawn(job: Job) -> list[dict[str, Tensor]]:
 def _mask_distances(job: Job) -> list[Value]:
     """Mask distance of pairs of epochs; a check is made after every epoch of the paper's schedule."""
     found = _drawn(job)
-    table = drawing.distances(found)
-    return [Value("mask_distance", float(table[a - 1, b - 1]), condition={"from_epoch": a, "to_epoch": b}) for a, b in drawing.chosen_pairs(len(found))]
+    table, one = drawing.distances(found), 1 / masks.size(found[0])
+    pairs = drawing.chosen_pairs(len(found))
+    return [Value("mask_distance", float(table[a - 1, b - 1]), None, one, condition={"from_epoch": a, "to_epoch": b}) for a, b in pairs]
 
 
 def _draw(job: Job) -> list[Value]:

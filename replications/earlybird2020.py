@@ -188,8 +188,8 @@ NOT_COVERED = {
     "preresnet101-cifar": "its block of Table 2 could not be obtained; PreResNet-101 runs in eb-existence, mask-distance-cifar100 and lr-schedule",
 }  # fmt: skip
 
-# digits, a miniature VGG-11: what the controls in docs/controls.md run on
-CONTROLLED = Scaled(3, 0, _mask_arms(MINI, 60), TINY)
-CONTROLS = (Control(("mask-distance-settles", "detector-fires-early"), "shuffled-mask", "digits", "mask-distance-cifar100", CONTROLLED),)
+CONTROLLED = Scaled(3, 0, _mask_arms(MINI, 80, 60, 40, 20), {**TINY, "model.options": {"depth": 11, "width": 8}})
+CONTROLS = (Control(("mask-distance-settles", "detector-fires-early"), "shuffled-mask", "digits", "mask-distance-cifar100", CONTROLLED,
+                    {"network": ("vgg16",)}),)  # fmt: skip
 
 PAPER = Paper("earlybird2020", EXPERIMENTS, SETTINGS, DEVIATIONS, CONTROLS, NOT_COVERED)

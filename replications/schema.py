@@ -115,6 +115,7 @@ class Control:
     Args:
         claims: claim ids. control: name in ``ltcore.imp.CONTROLS``.
         scaled: how ``experiment`` is run on ``data`` for the pair, positive and control alike.
+        only: condition -> values to which the claims' tests are narrowed, where they speak of networks that the pair does not run.
     """
 
     claims: tuple[str, ...]
@@ -122,6 +123,7 @@ class Control:
     data: str
     experiment: str
     scaled: Scaled
+    only: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
