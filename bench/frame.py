@@ -62,6 +62,7 @@ COLUMNS: dict[str, str] = {
     "threads": "threads of one stage; always",
     "stack": "replicates trained as one; always",
     "wall_s": "seconds of this stage, a stack's divided by its replicates; always. No table or comparison shows it",
+    "energy_J": "joules drawn by the GPU during this stage, a stack's divided by its replicates; where NVML answers",
     "torch": "version of PyTorch; always",
     "python": "version of Python; always",
     "source_hash": "sha256 over the engine's source; always",
@@ -121,4 +122,4 @@ def _training(stage: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _machine(machine: Mapping[str, Any]) -> dict[str, Any]:
-    return {k: machine[k] for k in ("device", "threads", "stack", "wall_s", "python", "source_hash")} | {"torch": machine["versions"]["torch"]}
+    return {k: machine[k] for k in ("device", "threads", "stack", "wall_s", "python", "source_hash")} | {"torch": machine["versions"]["torch"], "energy_J": machine.get("energy_J")}
