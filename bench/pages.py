@@ -12,28 +12,29 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from bench import export, pack, tables
+from bench import costs, export, pack, tables
 from bench import measurements as measuring
 from bench.store import Store
 from ltcore.errors import UserError
 from replications import papers, registry
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = ("README.md", "docs/frankle2019.md", "docs/stabilizing2019.md", "results/README.md")
+PAGES = ("README.md", "docs/frankle2019.md", "docs/stabilizing2019.md", "docs/earlybird2020.md", "results/README.md")
 FULL, QUICK = "frankle2019-paper-cpu", "frankle2019-quick-mnist"
 STABLE, STABLE_QUICK = "stabilizing2019-paper-cpu", "stabilizing2019-quick-mnist1d"
-DRAWN = (FULL, STABLE)
+EARLY_QUICK = "earlybird2020-quick-cifar10"
+DRAWN = (FULL, STABLE, EARLY_QUICK)
 IMAGES = ROOT / "docs" / "img"  # in a folder for each paper
 _BLOCK = re.compile(r"(<!-- table ([\w-]+) -->\n).*?(<!-- end -->)", re.S)
 
 
 @functools.cache
 def comparison(name: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """(manifest, comparison) of a packed result."""
+    """(manifest, comparison) of a packed result; the comparison has also what smaller networks save, where there are any."""
     with tempfile.TemporaryDirectory() as folder:
         store = Store(Path(folder) / "store")
         manifest = pack.read_into(ROOT / "results" / f"{name}.json.gz", store)
-        return manifest, measuring.comparison(manifest, store, registry.load(manifest["paper"]))
+        return manifest, measuring.comparison(manifest, store, registry.load(manifest["paper"])) | {"costs": costs.rows(manifest, store)}
 
 
 def draw(name: str, folder: Path) -> list[Path]:
@@ -47,14 +48,14 @@ def draw(name: str, folder: Path) -> list[Path]:
         return plots.plot(data, measuring.read(manifest, store, data), measuring.run_info(manifest, store, paper, data), folder)
 
 
-def _claims(_: Mapping[str, Any], c: Mapping[str, Any]) -> str:
+def _claims(_: Mapping[str, Any], c: Mapping[str, Any], why_not: str = "convolutional networks, or experiments that were not asked for") -> str:
     """Verdicts of the claims of which a part was run."""
     from tabulate import tabulate
 
     ran = [x for x in c["claims"] if x["verdict"] != "not-run"]
     rows = [(x["id"], x["statement"], f"**{x['verdict']}**", x["n"], _why(x)) for x in ran]
     table = tabulate(rows, headers=["claim", "statement", "verdict", "n", "why"], tablefmt="github", disable_numparse=True)
-    return f"{table}\n\n{len(c['claims']) - len(ran)} more claims: not run (convolutional networks, or experiments that were not asked for)."
+    return f"{table}\n\n{len(c['claims']) - len(ran)} more claims: not run ({why_not})."
 
 
 def _why(claim: Mapping[str, Any]) -> str:
@@ -86,8 +87,24 @@ def _about(m: Mapping[str, Any], c: Mapping[str, Any]) -> str:
     p = c["provenance"]
     versions = ", ".join(f"{k} {v}" for k, v in p["versions"].items())
     length = next(iter(m["experiments"].values()))["recipe"]["length"]
-    return (f"Scale {c['scale']} ({length}), {p['data']['name']} ({p['data']['source']}), {len(m['points'])} points, device {p['device']}, "
+    data = p["data"] if "name" in p["data"] else next(iter(p["data"].values()))
+    return (f"Scale {c['scale']} ({length}), {data['name']} ({data['source']}), {len(m['points'])} points, device {p['device']}, "
             f"{p['threads']} thread a process, Python {p['python']}, {versions}, engine source {p['source_hash']}.")  # fmt: skip
+
+
+def _costs(_: Mapping[str, Any], c: Mapping[str, Any]) -> str:
+    """Speed-up on the clock beside FLOPs."""
+    return costs.render(c["costs"])
+
+
+def _arms(_: Mapping[str, Any], c: Mapping[str, Any]) -> str:
+    """Every arm with what was measured of it: mean, and standard deviation over trials."""
+    from tabulate import tabulate
+
+    rows = [(a["protocol"], ", ".join(f"{k} {v}" for k, v in a["condition"].items()), f"{v['metric']}{' at ' + v['at'] if v['at'] else ''}",
+             tables.number(v["mean"], v["metric"]), "" if v["sd"] is None else f"{v['sd']:.3g}", v["n"])
+            for a in c["arms"] for v in a["values"]]  # fmt: skip
+    return tabulate(rows, headers=["protocol", "arm", "measured", "mean", "sd", "n"], tablefmt="github", disable_numparse=True)
 
 
 TABLES: dict[str, tuple[str, Callable[[Mapping[str, Any], Mapping[str, Any]], str]]] = {
@@ -95,6 +112,8 @@ TABLES: dict[str, tuple[str, Callable[[Mapping[str, Any], Mapping[str, Any]], st
     "full-claims": (FULL, _claims), "full-rows": (FULL, _rows), "full-text-rows": (FULL, _text_rows), "full-curves": (FULL, _curves),
     "full-parts": (FULL, _parts), "full-about": (FULL, _about),
     "stable-about": (STABLE, _about), "stable-parts": (STABLE, _parts), "stable-rows": (STABLE, _rows),
+    "eb-quick-about": (EARLY_QUICK, _about), "eb-quick-claims": (EARLY_QUICK, functools.partial(_claims, why_not="they need a GPU, or 8-bit training")), "eb-quick-parts": (EARLY_QUICK, _parts),
+    "eb-quick-costs": (EARLY_QUICK, _costs), "eb-quick-arms": (EARLY_QUICK, _arms),
     "stable-quick-about": (STABLE_QUICK, _about), "stable-quick-parts": (STABLE_QUICK, _parts), "stable-quick-rows": (STABLE_QUICK, _rows),
 }  # fmt: skip
 
