@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 
 import pytest
 import torch
 
+from bench import execute
 from ltcore import cost, data, drawing, early_bird
 from ltcore.errors import UsageError, UserError
 from ltcore.imp import DataFacts, Trial
@@ -16,7 +18,7 @@ from ltcore.models import MODELS, draw_state
 from ltcore.recipe import Data, Evaluate, Model, Optimizer, Pruning, Recipe, changed
 from ltcore.training.loop import Checkpoints, Replicate, Segment, Stopped, train
 from ltcore.training.supervised import Streams
-from tests.conftest import run_all
+from tests.conftest import bench, run_all
 
 RECIPE = Recipe(
     Model("vgg", "slimming", {"depth": 11, "width": 2}), Data("digits"), Optimizer("sgd", 0.05, 0.9, weight_decay=1e-4, drops_it=(8, 12), bn_l1=1e-2),
@@ -138,6 +140,22 @@ def test_searches_can_not_be_stacked(digits):
         run([Job("train", search.params, {"state": state})] * 2, Env(Library(), lambda _: digits, backend="loop"))
 
 
+def test_scales_of_a_stack_are_those_of_its_copies_alone(digits):
+    runs = [early_bird.segments(trial(digits, seed), PLAN)[0] for seed in (0, 1)]
+    states = run_all([r.inputs["state"].stage for r in runs], digits)
+    jobs = [Job("train", r.params, {"state": states[r.inputs["state"].stage].artefacts["state"]}) for r in runs]
+    together, alone = run(jobs, Env(Library(), lambda _: digits)), [run([job], Env(Library(), lambda _: digits))[0] for job in jobs]
+    for a, b in zip(together, alone):
+        assert all(torch.equal(t, b.artefacts["search"][n]) for n, t in a.artefacts["search"].items())
+
+
+def test_what_differs_in_shape_or_length_is_never_stacked_and_searches_are_kept(digits):
+    t = trial(digits)
+    ticket, search, plain = early_bird.train(t, **HALF), early_bird.search(t, PLAN, 50), early_bird.dense(t, plan=PLAN)
+    assert [execute.most_stacked(stage, 64) for stage in (ticket, search, plain)] == [1, 1, 64]
+    assert [execute._all_artefacts(stage) for stage in (ticket, search)] == [("state", "optimizer"), ("state", "optimizer", "search")]
+
+
 # ---- tickets -------------------------------------------------------------------------------------------------
 def test_a_ticket_is_the_smaller_network_of_the_drawn_mask(digits, done):
     for name in ("at 5", "train", "fresh", "slimmed"):
@@ -218,3 +236,17 @@ def test_costs_add_up(digits, done):
     assert epoch["train cost"]["parameters_count"] == sum(
         t.numel() for n, t in done["train"][1].artefacts["state"].items() if "running" not in n and "num_batches" not in n
     )
+
+
+# ---- the command line ----------------------------------------------------------------------------------------
+def test_smoke_runs_every_mechanism_and_resumes_to_the_same_table(tmp_path):
+    """Search, draw, smaller networks, costs and maps by subprocess; a second call has nothing to do and prints the same."""
+    run_it = ("replicate", "earlybird2020", "--scale", "smoke", "--experiment", "mask-distance-cifar100", "--experiment", "vgg16-cifar10", "--json")
+    first, second = (bench(*run_it, "--store", tmp_path / "store") for _ in range(2))
+    assert first.returncode == 0, first.stderr
+    assert first.stdout == second.stdout
+    arms = {json.dumps(a["condition"]): a for a in json.loads(first.stdout)["arms"]}
+    ticket = arms['{"arm": "early-bird", "channels_remaining_pct": 50}']
+    assert ticket["density"] == 0.5 and {"training_flops", "test_accuracy_pct", "epoch_drawn_ep"} <= {v["metric"] for v in ticket["values"]}
+    drawn = bench("plot", "earlybird2020", "--store", tmp_path / "store", "-o", tmp_path / "plots")
+    assert drawn.returncode == 0 and (tmp_path / "plots" / "mask-distance-cifar100-mask-distance.png").stat().st_size > 1000
