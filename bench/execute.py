@@ -235,9 +235,10 @@ def _goes_on(first: Stage, second: Stage) -> bool:
 def most_stacked(stage: Stage, stack: int) -> int:
     """How many replicates of a training stage one stack of at most ``stack`` takes: activations grow with the inputs.
 
-    Physically smaller networks differ in their shapes, and a search that ends at its own draw in its length: they train alone.
+    Physically smaller networks differ in their shapes, a search that ends at its own draw in its length, and block floating point is
+    rounded network by network: they train alone.
     """
-    if "channels" in stage.inputs or stage.params.get("track", {}).get("rule", "none") != "none":
+    if "channels" in stage.inputs or stage.params["precision"] == "bfp8" or stage.params.get("track", {}).get("rule", "none") != "none":
         return 1
     return max(1, min(stack, MOST_INPUTS // (stage.params["batch_size"] * math.prod(stage.params["input_shape"]))))
 

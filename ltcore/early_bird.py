@@ -89,15 +89,29 @@ def slimmed(trial: Trial, level: int = 0, draw: int = 0, *, plan: Schedule, chan
     return at_epoch(trial, plan=plan, channels_remaining_pct=channels_remaining_pct, epoch_drawn=plan.epochs)
 
 
-def search(trial: Trial, plan: Schedule, channels_remaining_pct: float, rule: str = "queue") -> Stage:
-    """Dense training that ends where the rule draws."""
+PRECISIONS = {"fp32": "fp32", "8bit": "bfp8"}  # the paper's words -> precision classes
+
+
+def search(trial: Trial, plan: Schedule, channels_remaining_pct: float, rule: str = "queue", precision: str = "fp32") -> Stage:
+    """Dense training that ends where the rule draws; at 8 bit in block floating point."""
+    if precision not in PRECISIONS:
+        raise UsageError(f"unknown precision {precision!r} of a search: {' or '.join(PRECISIONS)}")
+    if precision != "fp32":
+        trial = trial.with_changes({"precision": PRECISIONS[precision]})
     track = {"every_it": plan.it(trial, 1), "rate": rate(channels_remaining_pct), "rule": rule, "epsilon": EPSILON}
     return trial.train(trial.init(), start=0, track=track)
 
 
-def train(trial: Trial, level: int = 0, draw: int = 0, *, plan: Schedule, channels_remaining_pct: float, init: str = "inherit") -> Stage:
-    """EB Train: the ticket that the paper's rule draws goes on to the end of the schedule; with ``fresh`` weights it starts a full one."""
-    found = search(trial, plan, channels_remaining_pct)
+_search = search  # by a name that an argument does not hide
+
+
+def train(trial: Trial, level: int = 0, draw: int = 0, *, plan: Schedule, channels_remaining_pct: float, init: str = "inherit",
+          search: str = "fp32") -> Stage:  # fmt: skip
+    """EB Train: the ticket that the paper's rule draws goes on to the end of the schedule; with ``fresh`` weights it starts a full one.
+
+    ``search`` is the precision of the search; what is drawn is trained on at the recipe's own.
+    """
+    found = _search(trial, plan, channels_remaining_pct, precision=search)
     mask = drawn(trial, found.out("state"), channels_remaining_pct)
     if init == "fresh":
         return trial.train(trial.init("early-bird-fresh", channels=mask), start=0, channels=mask)
@@ -145,9 +159,10 @@ def _shuffled(trial: Trial) -> dict[str, Any]:
     return {"shuffled": [trial.seed, "control"]} if trial.recipe.control == "shuffled-mask" else {}
 
 
-def train_cost(trial: Trial, level: int = 0, draw: int = 0, *, plan: Schedule, channels_remaining_pct: float, init: str = "inherit") -> Stage:
-    """FLOPs and sizes of EB Train."""
-    found = search(trial, plan, channels_remaining_pct)
+def train_cost(trial: Trial, level: int = 0, draw: int = 0, *, plan: Schedule, channels_remaining_pct: float, init: str = "inherit",
+               search: str = "fp32") -> Stage:  # fmt: skip
+    """FLOPs and sizes of EB Train, and when its ticket was drawn; an operation of 8 bits counts like any other."""
+    found = _search(trial, plan, channels_remaining_pct, precision=search)
     inputs = {"channels": drawn(trial, found.out("state"), channels_remaining_pct), "clock": found.out("search")}
     return trial.cost(inputs, goes_on=init == "inherit", search_it=0, epochs=plan.epochs)
 

@@ -32,6 +32,8 @@ SETTINGS = (
     Setting("network slimming", "Table 2", "train, prune, retrain", "drawn after the last epoch, weights kept, full schedule"),
     Setting("LT one-shot, SNIP", "Table 2, single weights", "none", "p of all conv and linear weights together; masked, first weights, full schedule"),
     Setting("training FLOPs", "Table 2", "compute_flops.py", "2 a multiply-add of conv and linear layers, three passes, search and retraining", "gives the table's 30.25e15 for two dense trainings"),
+    Setting("8-bit search", "SWALP: block floating point for weights, gradients, activations, errors, momentum", "WAGE rounding (quantize.py)",
+            "block floating point, stochastic rounding of all five", "precision class bfp8"),
     Setting("trials", "not known; Fig 1 has error bars", "1", "3"),
 )  # fmt: skip
 
@@ -42,6 +44,8 @@ DEVIATIONS = (
     Deviation("ResNet-18/50", "inputs selected by the mask of the batch norm before the sum (code)", "outputs of that batch norm removed, exactly", "the code's network is not the masked network"),
     Deviation("remainder of an epoch", "a short last batch (code)", "dropped: 195 batches of 256", "as everywhere in this program; 80 of 50,000 images"),
     Deviation("energy", "measured on a device, kJ", "not measured", "needs that device; wall time is in the records, `python -m bench.costs` sets it against FLOPs"),
-    Deviation("8-bit search and training", "SWALP, 8-bit block floating point", "not run; the rounding is a function with tests", "no trainer here rounds activations and errors"),
+    Deviation("8-bit search", "SWALP, 8-bit block floating point (text)", "the same, one exponent a row, filter or example; symmetric integers",
+              "the code rounds as WAGE does: fixed point, weights and activations to the nearest"),
+    Deviation("8-bit retraining (EB Train LL)", "8 bit with averaging of weights from epoch 140", "not run", "no averaging of weights in this engine"),
     Deviation("ThiNet, SFP", "rows of Tables 2 and 3", "not run", "other methods' codes; claims that need them have parts that are not run"),
 )

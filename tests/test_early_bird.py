@@ -156,6 +156,17 @@ def test_what_differs_in_shape_or_length_is_never_stacked_and_searches_are_kept(
     assert [execute._all_artefacts(stage) for stage in (ticket, search)] == [("state", "optimizer"), ("state", "optimizer", "search")]
 
 
+def test_a_search_at_8_bit_is_a_run_of_its_own_and_its_ticket_goes_on_at_full_precision(digits):
+    t = trial(digits, precision="fp32")
+    low, high = (early_bird.train(t, **HALF, search=at) for at in ("8bit", "fp32"))
+    assert (low.inputs["clock"].stage.params["precision"], low.params["precision"]) == ("bfp8", "fp32")
+    assert low.inputs["clock"].stage.inputs["state"] == high.inputs["clock"].stage.inputs["state"]  # the same first weights
+    done = run_all([low], digits)
+    assert done[low].facts["density_channels"] == 0.5 and execute.most_stacked(low.inputs["clock"].stage, 64) == 1
+    with pytest.raises(UsageError, match="unknown precision '4bit' of a search: fp32 or 8bit"):
+        early_bird.train(t, **HALF, search="4bit")
+
+
 # ---- tickets -------------------------------------------------------------------------------------------------
 def test_a_ticket_is_the_smaller_network_of_the_drawn_mask(digits, done):
     for name in ("at 5", "train", "fresh", "slimmed"):

@@ -4,6 +4,7 @@ What comes out depends on each replicate's own inputs alone, not on which others
 """
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -16,7 +17,7 @@ from ltcore import channels, drawing, seeds
 from ltcore.data import Dataset
 from ltcore.models import split_state
 from ltcore.recipe import Evaluate, Optimizer
-from ltcore.training import backends, optimizers, precision, supervised
+from ltcore.training import backends, bfp, optimizers, precision, supervised
 from ltcore.training.capture import Captured
 
 BITS = {torch.float32: torch.int32, torch.float64: torch.int64}
@@ -129,11 +130,13 @@ def _train(module: nn.Module, data: Dataset, segment: Segment, replicates: Seque
     if saved:
         run.restore(saved)
     x, y = batches.fetch(batches.index(segment.start))
-    engine = backends.choose(module, run.params, run.buffers, supervised.loss, x, y, backend)
+    rounding = _rounding(segment, replicates, run, batches.device, fresh=not saved)
+    watched, backend = (rounding.watched(module), "loop") if rounding else (module, backend)
+    engine = backends.choose(watched, run.params, run.buffers, supervised.loss, x, y, backend)
     with seeds.global_stream(*replicates[0].streams.order, "module", segment.start):  # for a user's nn.Dropout, which knows no stream
         if saved and GLOBAL_RNG in saved:
             torch.set_rng_state(saved[GLOBAL_RNG])
-        reached = _steps(engine, batches, segment, run, masks, checkpoints, channels.scales(module))
+        reached = _steps(engine, batches, segment, run, masks, checkpoints, channels.scales(module), rounding)
     return _finish(engine, batches, replace(segment, stop=reached), run)
 
 
@@ -193,18 +196,24 @@ def _declared(segment: Segment) -> list[int]:
 
 
 def _steps(engine: Any, batches: supervised.Batches, segment: Segment, run: _Run, masks: Masks, checkpoints: Checkpoints,
-           scales: list[str]) -> int:  # fmt: skip
+           scales: list[str], rounding: bfp.Rounding | None) -> int:  # fmt: skip
     """Trains to the end, or to where a ticket is drawn; returns the iteration reached."""
+    round_ = _rounders(rounding, run)
     points, declared = set(evaluation_points(segment)), _declared(segment)
     checks = _checks(segment) if segment.track else ()
 
     def step(index: Tensor, lr: optimizers.Rate, t: int | Tensor) -> Tensor:
+        if rounding:
+            rounding.step.copy_(t) if isinstance(t, Tensor) else rounding.step.fill_(t)
         losses, grads = engine.grads(*batches.augmented(index, t))
         if segment.optimizer.bn_l1:
             channels.add_l1(run.params, grads, scales, segment.optimizer.bn_l1)
+        round_["gradient"](grads)
         for n, mask in masks.items():
             grads[n].view(mask.dtype).bitwise_and_(mask)
         optimizers.update(segment.optimizer, run.params, grads, run.optimizer, lr)
+        round_["weight"](run.params)
+        round_["momentum"](run.optimizer)
         return losses
 
     if batches.device.type == "cuda" and not batches.data.decoded:  # no graph decodes files; such steps are long enough to launch one by one
@@ -221,6 +230,29 @@ def _steps(engine: Any, batches: supervised.Batches, segment: Segment, run: _Run
             run.progress[0] = t + 1
             _checkpoint(run, checkpoints)
     return segment.stop
+
+
+def _rounding(segment: Segment, replicates: Sequence[Replicate], run: _Run, device: torch.device, fresh: bool) -> bfp.Rounding | None:
+    """Block floating point, where the precision class asks for it; first weights are put on its grid."""
+    bits = precision.PRECISIONS[segment.precision].bits
+    if bits is None:
+        return None
+    if len(replicates) > 1:
+        raise ValueError("training in block floating point can't be stacked")
+    rounding = bfp.Rounding(replicates[0].streams.order, bits, device)
+    if fresh:
+        rounding.step.fill_(segment.start)
+        rounding.round_(run.params, rounding.keyed(run.params, "first"))
+    return rounding
+
+
+def _rounders(rounding: bfp.Rounding | None, run: _Run) -> dict[str, Callable[[Mapping[str, Tensor]], None]]:
+    """What rounds gradients, weights and momentum; nothing at full precision."""
+    if rounding is None:
+        return dict.fromkeys(("gradient", "weight", "momentum"), lambda tensors: None)
+    slots = {n: t for n, t in run.optimizer.items() if n != "step"}
+    keys = {use: rounding.keyed(tensors, use) for use, tensors in (("gradient", run.params), ("weight", run.params), ("momentum", slots))}
+    return {use: functools.partial(rounding.round_, keys=of) for use, of in keys.items()}
 
 
 def _drawn(run: _Run, track: drawing.Draw, check: int) -> bool:
