@@ -3,6 +3,7 @@
 The measured speed-up of a training step is set against the share of FLOPs that is gone. Wall times are those of the records, with whatever
 else the machine did at the time; that is why no comparison shows them.
 """
+
 from __future__ import annotations
 
 import json
@@ -17,7 +18,17 @@ import typer
 from bench.measurements import find_manifest
 from bench.store import Store, default_root
 
-HEADS = ("experiment", "ticket", "n", "FLOPs left %", "ms a step, dense", "ms a step, ticket", "speed-up", "on paper", "speed-up / on paper")
+HEADS = (
+    "experiment",
+    "ticket",
+    "n",
+    "FLOPs left %",
+    "ms a step, dense",
+    "ms a step, ticket",
+    "speed-up",
+    "on paper",
+    "speed-up / on paper",
+)
 
 
 @dataclass(frozen=True)
@@ -42,7 +53,7 @@ class Row:
 
 
 def rows(manifest: Mapping[str, Any], store: Store) -> list[Row]:
-    """Arms of smaller networks beside the dense net of their experiment, in the manifest's order; those without a dense net are left out."""
+    """Arms of smaller networks beside the dense net of their experiment, in order; those without a dense net are left out."""
     found: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     dense: dict[str, list[float]] = {}
     for p in manifest["points"]:

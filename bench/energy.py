@@ -1,4 +1,5 @@
 """Energy of a GPU by NVML's own counter, where package ``pynvml`` (optional) and the device answer; None everywhere else."""
+
 from __future__ import annotations
 
 import functools

@@ -224,7 +224,8 @@ class _Run:
 
 def _all_artefacts(stage: Stage) -> tuple[str, ...]:
     trained = ("state", "optimizer", "search") if "track" in stage.params else ("state", "optimizer")
-    return {"init": ("state",), "train": trained, "score": ("scores",), "prune": ("mask",), "transform": ("mask", "state"), "measure": ()}[stage.kind]
+    others = {"init": ("state",), "score": ("scores",), "prune": ("mask",), "transform": ("mask", "state"), "measure": ()}
+    return trained if stage.kind == "train" else others[stage.kind]
 
 
 def _goes_on(first: Stage, second: Stage) -> bool:

@@ -67,8 +67,9 @@ COLUMNS: dict[str, str] = {
     "python": "version of Python; always",
     "source_hash": "sha256 over the engine's source; always",
 }
-_FACTS = ("failed", "density_prunable", "density_all", "density_channels", "flops_remaining_pct", "density_effective", "density_layers", "kept", "collapsed", "sign_agreement_pct",
-          "early_stop_it", "n_train", "n_val", "n_test")  # fmt: skip
+_FACTS = ("failed", "density_prunable", "density_all", "density_channels", "flops_remaining_pct", "density_effective",
+          "density_layers", "kept", "collapsed", "sign_agreement_pct", "early_stop_it", "n_train",
+          "n_val", "n_test")  # fmt: skip
 
 
 def records(store: Store) -> DataFrame:
@@ -122,4 +123,5 @@ def _training(stage: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _machine(machine: Mapping[str, Any]) -> dict[str, Any]:
-    return {k: machine[k] for k in ("device", "threads", "stack", "wall_s", "python", "source_hash")} | {"torch": machine["versions"]["torch"], "energy_J": machine.get("energy_J")}
+    told = {k: machine[k] for k in ("device", "threads", "stack", "wall_s", "python", "source_hash")}
+    return told | {"torch": machine["versions"]["torch"], "energy_J": machine.get("energy_J")}

@@ -48,7 +48,8 @@ def draw(name: str, folder: Path) -> list[Path]:
         return plots.plot(data, measuring.read(manifest, store, data), measuring.run_info(manifest, store, paper, data), folder)
 
 
-def _claims(_: Mapping[str, Any], c: Mapping[str, Any], why_not: str = "convolutional networks, or experiments that were not asked for") -> str:
+def _claims(_: Mapping[str, Any], c: Mapping[str, Any],
+            why_not: str = "convolutional networks, or experiments that were not asked for") -> str:  # fmt: skip
     """Verdicts of the claims of which a part was run."""
     from tabulate import tabulate
 
@@ -112,7 +113,8 @@ TABLES: dict[str, tuple[str, Callable[[Mapping[str, Any], Mapping[str, Any]], st
     "full-claims": (FULL, _claims), "full-rows": (FULL, _rows), "full-text-rows": (FULL, _text_rows), "full-curves": (FULL, _curves),
     "full-parts": (FULL, _parts), "full-about": (FULL, _about),
     "stable-about": (STABLE, _about), "stable-parts": (STABLE, _parts), "stable-rows": (STABLE, _rows),
-    "eb-quick-about": (EARLY_QUICK, _about), "eb-quick-claims": (EARLY_QUICK, functools.partial(_claims, why_not="they need a GPU, or 8-bit training")), "eb-quick-parts": (EARLY_QUICK, _parts),
+    "eb-quick-about": (EARLY_QUICK, _about), "eb-quick-parts": (EARLY_QUICK, _parts),
+    "eb-quick-claims": (EARLY_QUICK, functools.partial(_claims, why_not="they need a GPU")),
     "eb-quick-costs": (EARLY_QUICK, _costs), "eb-quick-arms": (EARLY_QUICK, _arms),
     "stable-quick-about": (STABLE_QUICK, _about), "stable-quick-parts": (STABLE_QUICK, _parts), "stable-quick-rows": (STABLE_QUICK, _rows),
 }  # fmt: skip

@@ -1,4 +1,5 @@
 """Heat maps of mask distances between epochs, one for each share of channels (the mask-distance figure of You et al. 2020)."""
+
 from __future__ import annotations
 
 import functools
@@ -70,7 +71,10 @@ def _map(key: tuple[str, str], group: Sequence[Measurement], measured: Sequence[
 def figures(made: Sequence[Map], run: RunInfo) -> dict[str, Callable[[], Figure]]:
     """File name -> figure: the maps of one protocol side by side, four in a row."""
     protocols = dict.fromkeys(m.protocol for m in made)
-    return {plot_style.file_name(p, "mask-distance"): functools.partial(heat_figure, [m for m in made if m.protocol == p], run) for p in protocols}
+    return {
+        plot_style.file_name(p, "mask-distance"): functools.partial(heat_figure, [m for m in made if m.protocol == p], run)
+        for p in protocols
+    }
 
 
 def heat_figure(shown: Sequence[Map], run: RunInfo) -> Figure:
@@ -101,7 +105,15 @@ def draw(axes: Axes, m: Map, top: float) -> Any:
     mesh = axes.pcolormesh(m.epochs, m.epochs, cells, shading="nearest", vmin=0, vmax=top or 1, cmap="viridis")
     for rule, (marker, label) in RULES.items():
         at = m.drawn.get(rule)
-        axes.plot([] if at is None else [at], [] if at is None else [at], marker, color="white", markeredgecolor="#D55E00", markersize=6, label=label)
+        axes.plot(
+            [] if at is None else [at],
+            [] if at is None else [at],
+            marker,
+            color="white",
+            markeredgecolor="#D55E00",
+            markersize=6,
+            label=label,
+        )
     axes.set_title(m.label, fontsize=9.5)
     axes.set_xlabel("epoch")
     axes.set_ylabel("epoch")

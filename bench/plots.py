@@ -76,7 +76,7 @@ def panel_figure(panel: Panel, run: RunInfo) -> Figure:
 
 
 def plot(paper: Any, measurements: Iterable[Measurement], run: RunInfo, folder: Path) -> list[Path]:
-    """Write all figures: curves against sizes with an overview per protocol and variant, published rows, rewinding sweeps, maps of mask distances.
+    """Write all figures: curves against sizes with an overview per protocol and variant, published rows, sweeps, maps of mask distances.
 
     Args:
         paper: the paper's data; its ``figure_data`` is drawn beneath and its ``ladder(protocol)`` labels the axis.

@@ -108,10 +108,11 @@ def _run(task: Task, store: Store) -> Taken | str:
         return _defect(store, task, error)
     wall_s = (time.monotonic() - started) / len(jobs)
     spent = energy.spent(drawn_J, energy.joules(_world["device"]), len(jobs))
+    made_by = {**machine.facts(_world["device"]), "stack": len(jobs), "wall_s": round(wall_s, 3), **spent}
     for (stage_hash, described), result in zip(task.stages, results):
         record = {
             "stage": described, "values": [dataclasses.asdict(v) for v in result.values], "curves": dict(result.curves),
-            "facts": dict(result.facts), "machine": {**machine.facts(_world["device"]), "stack": len(jobs), "wall_s": round(wall_s, 3), **spent},
+            "facts": dict(result.facts), "machine": made_by,
         }  # fmt: skip
         store.commit(stage_hash, record, {a: t for a, t in result.artefacts.items() if a in task.keep[stage_hash] or described["kind"] in KEPT})
     store.drop_checkpoint(_checkpoint_name(task))

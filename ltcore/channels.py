@@ -4,6 +4,7 @@ A module says by an attribute ``channel_links`` {name of a batch norm: Link} whi
 :data:`ltcore.masks.Mask` over the scales, {"<norm>.weight": (C,) bool}: pruned channels have scale and shift 0, so that nothing of
 them reaches the next layer.
 """
+
 from __future__ import annotations
 
 from collections.abc import Mapping

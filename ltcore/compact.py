@@ -3,6 +3,7 @@
 A batch norm between two layers gets narrower, as do both layers. One that reads a stream (pre-activation ResNets) selects its channels
 first; one that adds to a stream (shortcuts) writes its channels into zeros. So streams keep their width, and nothing is approximated.
 """
+
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence

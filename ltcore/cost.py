@@ -1,8 +1,9 @@
 """What training costs on paper: floating-point operations of a step, and parameters.
 
-Counted as the early-bird paper's Table 2 is: 2 for a multiply-add, convolutions and linear layers only, three passes of equal cost (forward,
-gradient by the inputs, gradient by the weights). VGG-16 on CIFAR-10 takes 0.63 GFLOP an image forward.
+Counted as the early-bird paper's Table 2 is: 2 for a multiply-add, convolutions and linear layers only, three passes of equal cost
+(forward, gradient by the inputs, gradient by the weights). VGG-16 on CIFAR-10 takes 0.63 GFLOP an image forward.
 """
+
 from __future__ import annotations
 
 import copy

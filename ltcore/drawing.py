@@ -2,6 +2,7 @@
 
 References: You et al. 2020, section 4 (a queue of distances) and the authors' code (``EarlyBird`` in ``main.py``).
 """
+
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence

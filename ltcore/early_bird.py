@@ -5,6 +5,7 @@ part: a ticket is drawn by one pruning to ``channels_remaining_pct``.
 
 References: You et al. 2020, early-bird tickets; Liu et al. 2017, network slimming (a ticket drawn after the last epoch).
 """
+
 from __future__ import annotations
 
 from collections.abc import Mapping
@@ -33,7 +34,9 @@ class Schedule:
         """Iterations up to the end of an epoch."""
         whole = trial.length_it
         if whole % self.epochs:
-            raise UsageError(f"a length of {whole} iterations does not divide into the {self.epochs} epochs of the schedule: take a multiple of {self.epochs}")
+            raise UsageError(
+                f"a length of {whole} iterations does not divide into the schedule's {self.epochs} epochs: take a multiple of that"
+            )
         return whole // self.epochs * epoch
 
 
@@ -62,7 +65,9 @@ def after(trial: Trial, epoch: int, plan: Schedule) -> Output:
     stop = plan.it(trial, epoch)
     found = next((run for run in segments(trial, plan) if run.params["stop"] == stop), None)
     if found is None:
-        raise UsageError(f"no ticket can be drawn after epoch {epoch}: the dense run is cut after {', '.join(map(str, plan.cuts))} and {plan.epochs}")
+        raise UsageError(
+            f"no ticket can be drawn after epoch {epoch}: the dense run is cut after {', '.join(map(str, plan.cuts))} and {plan.epochs}"
+        )
     return found.out("state")
 
 
@@ -128,13 +133,20 @@ def _weights(channels_remaining_pct: float) -> Mapping[str, float]:
 def one_shot(trial: Trial, level: int = 0, draw: int = 0, *, plan: Schedule, channels_remaining_pct: float) -> Stage:
     """A lottery ticket of single weights: the same share of them goes after the dense run, the others go back to their first values."""
     run = segments(trial, plan)[-1]
-    mask = trial.prune(trial.score(run.out("state"), trial.init(), None, "one-shot", criterion="magnitude"), None, _weights(channels_remaining_pct), "global")
+    mask = trial.prune(
+        trial.score(run.out("state"), trial.init(), None, "one-shot", criterion="magnitude"),
+        None,
+        _weights(channels_remaining_pct),
+        "global",
+    )
     return trial.train(trial.init(), mask, start=0)
 
 
 def snip(trial: Trial, level: int = 0, draw: int = 0, *, plan: Schedule, channels_remaining_pct: float) -> Stage:
     """SNIP's mask of single weights before any training (Lee et al. 2019)."""
-    mask = trial.prune(trial.score(trial.init(), trial.init(), None, "snip", criterion="snip"), None, _weights(channels_remaining_pct), "global")
+    mask = trial.prune(
+        trial.score(trial.init(), trial.init(), None, "snip", criterion="snip"), None, _weights(channels_remaining_pct), "global"
+    )
     return trial.train(trial.init(), mask, start=0)
 
 

@@ -201,7 +201,8 @@ class Trial:
         data = {"name": self.data.name, "fingerprint": self.data.fingerprint, "val": recipe.data.val, "options": dict(recipe.data.options)}
         return {
             "data": data | self.library.source("datasets", self.data.name),
-            "optimizer": {k: v for k, v in asdict(recipe.optimizer).items() if k != "bn_l1" or v}, "batch_size": recipe.batch_size, "evaluate": asdict(recipe.evaluate),
+            "optimizer": {k: v for k, v in asdict(recipe.optimizer).items() if k != "bn_l1" or v},
+            "batch_size": recipe.batch_size, "evaluate": asdict(recipe.evaluate),
             "precision": recipe.precision,
             "streams": {"split": [self.seed, "split"], "order": [self.seed, "order", *order], "labels": labels, **augment}, **how,
         }  # fmt: skip

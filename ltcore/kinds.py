@@ -102,7 +102,8 @@ def _score(job: Job, env: Env) -> Result:
     module, criterion = _module(job.params, env), job.params["criterion"]["name"]
     names = list(channels.kinds(module) if getattr(env.library.criterion(criterion), "of_channels", False) else layer_kinds(module))
     if not names:
-        raise UserError(f"criterion {criterion!r} scores channels, and model {job.params['model']['name']!r} has no attribute channel_links that says where they are")
+        model = job.params["model"]["name"]
+        raise UserError(f"criterion {criterion!r} scores channels, and model {model!r} has no attribute channel_links")
     weights, start = ({n: job.inputs[role][n] for n in names} for role in ("weights", "start"))
     mask = {n: job.inputs.get("mask", {}).get(n, torch.ones_like(weights[n], dtype=torch.bool)) for n in names}
     with of_user(f"criterion {criterion!r} failed", env.library.file):
@@ -150,8 +151,9 @@ def _prune(job: Job, env: Env) -> Result:
     scores = {n: job.inputs["scores"][n] for n in kinds}
     before = {n: job.inputs["mask"][n] for n in kinds} if "mask" in job.inputs else masks.full({n: s.shape for n, s in scores.items()})
     mask = prune(scores, before, {n: rates[kind] for n, kind in kinds.items()}, job.params["scope"])
-    facts = _channel_facts(mask) if set(kinds.values()) == {channels.KIND} else _density(masks.report(mask, sum(layer_sizes(module).values())))
-    return Result({"mask": mask}, facts=facts)
+    if set(kinds.values()) == {channels.KIND}:
+        return Result({"mask": mask}, facts=_channel_facts(mask))
+    return Result({"mask": mask}, facts=_density(masks.report(mask, sum(layer_sizes(module).values()))))
 
 
 def _channel_facts(mask: Mapping[str, Tensor]) -> dict[str, Any]:
@@ -259,7 +261,9 @@ def _expand(job: Job, module: nn.Module) -> Tensors:
 
 
 # Those that need the network, which their stage describes.
-NET_TRANSFORMS: dict[str, tuple[str, Callable[[Job, nn.Module], Tensors]]] = {"compact": ("state", _compact), "expand-channels": ("mask", _expand)}
+NET_TRANSFORMS: dict[str, tuple[str, Callable[[Job, nn.Module], Tensors]]] = {
+    "compact": ("state", _compact), "expand-channels": ("mask", _expand),
+}  # fmt: skip
 
 
 def _transform(job: Job, env: Env) -> Result:
@@ -324,8 +328,8 @@ def _draw(job: Job) -> list[Value]:
     """The epoch at which a rule draws, of a schedule of so many; censored where it never does."""
     p, found = job.params, _drawn(job)
     at = drawing.first(found, p["rule"], p["epsilon"])
-    epoch = p["epochs"] if at is None else at + 1
-    return [Value("epoch_drawn_ep", epoch, None, 1.0, at is None), Value("search_length_pct", 100 * epoch / p["epochs"], None, 100 / p["epochs"], at is None)]
+    epoch, share = p["epochs"] if at is None else at + 1, 100 / p["epochs"]
+    return [Value("epoch_drawn_ep", epoch, None, 1.0, at is None), Value("search_length_pct", epoch * share, None, share, at is None)]
 
 
 MEASURES: dict[str, Callable[[Job], list[Value]]] = {
@@ -343,9 +347,11 @@ def _training_cost(job: Job, env: Env) -> list[Value]:
     search = cost.training_flops(whole, shape, search_it * p["batch_size"])
     retrain = cost.training_flops(small, shape, (p["length_it"] - start) * p["batch_size"])
     flops_pct = 100 * cost.forward_flops(small, shape) / cost.forward_flops(whole, shape)
-    epochs = {} if drawn is None else {"epoch_drawn_ep": drawn * p["epochs"] / p["length_it"], "search_length_pct": 100 * drawn / p["length_it"]}
+    left = cost.parameters(small)
     values = {"training_flops": search + retrain, "search_flops": search, "retraining_flops": retrain, "flops_remaining_pct": flops_pct,
-              "parameters_count": cost.parameters(small), "parameters_remaining_pct": 100 * cost.parameters(small) / cost.parameters(whole), **epochs}  # fmt: skip
+              "parameters_count": left, "parameters_remaining_pct": 100 * left / cost.parameters(whole)}  # fmt: skip
+    if drawn is not None:
+        values |= {"epoch_drawn_ep": drawn * p["epochs"] / p["length_it"], "search_length_pct": 100 * drawn / p["length_it"]}
     return [Value(metric, value) for metric, value in values.items()]
 
 

@@ -93,7 +93,8 @@ class Recipe:
 
 
 WORDS = {
-    "optimizer.name": ("adam", "sgd"), "pruning.scope": ("layerwise", "global", "global-keep-one"), "pruning.counts": ("all-weights", "prunable", "channels"),
+    "optimizer.name": ("adam", "sgd"), "pruning.scope": ("layerwise", "global", "global-keep-one"),
+    "pruning.counts": ("all-weights", "prunable", "channels"),
     "data.labels": ("true", "shuffled"), "data.augment": ("none", "crop-flip", "resized-crop-flip"), "optimizer_state": ("fresh", "kept"),
     "precision": ("fp32", "fp64", "tf32", "bf16", "bfp8"),
 }  # fmt: skip

@@ -2,6 +2,7 @@
 
 Numbers and claims stand in ``published/earlybird2020.yaml``; every choice below is explained in ``docs/earlybird2020.md``.
 """
+
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
@@ -99,11 +100,16 @@ def _others(plan: Schedule, *kept_pct: int) -> tuple[Arm, ...]:
 def _costs(plan: Schedule, *kept_pct: int) -> tuple[Arm, ...]:
     """What the others cost, and the dense net. Single weights that go save nothing; LT one-shot trains a dense net first, SNIP does not."""
     builds = ((WINNING, "one-shot"), (DENSE_COST, "snip"), (eb.slimmed_cost, "network-slimming"))
-    return (*(_arm(build, name, plan, channels_remaining_pct=pct) for pct in kept_pct for build, name in builds), _arm(DENSE_COST, "dense", plan))
+    return (
+        *(_arm(build, name, plan, channels_remaining_pct=pct) for pct in kept_pct for build, name in builds),
+        _arm(DENSE_COST, "dense", plan),
+    )
 
 
 def _slimmed(plan: Schedule, *kept_pct: int) -> tuple[Arm, ...]:
-    return tuple(_arm(build, "network-slimming", plan, channels_remaining_pct=pct) for pct in kept_pct for build in (eb.slimmed, eb.slimmed_cost))
+    return tuple(
+        _arm(build, "network-slimming", plan, channels_remaining_pct=pct) for pct in kept_pct for build in (eb.slimmed, eb.slimmed_cost)
+    )
 
 
 # ---- miniatures ----------------------------------------------------------------------------------------------
@@ -143,7 +149,9 @@ def _experiment(protocol: str, network: str, dataset: str, arms: tuple[Arm, ...]
 
 def _distances(network: str, **scaled: Scaled) -> Experiment:
     arms = _mask_arms(CIFAR, 80, 60, 40, 20)
-    return _experiment("mask-distance-cifar100", network, "cifar100", arms, {"network": network}, {"dataset": "cifar100", "epsilon": 0.1}, scaled)
+    return _experiment(
+        "mask-distance-cifar100", network, "cifar100", arms, {"network": network}, {"dataset": "cifar100", "epsilon": 0.1}, scaled
+    )
 
 
 def _table2(dataset: str, *kept_pct: int, **scaled: Scaled) -> Experiment:
@@ -156,7 +164,7 @@ def _by_epoch(network: str, *kept_pct: int) -> Experiment:
     epochs = (1, 3, 5, 10, 20, 40, 60)
     arms = (*_drawn_costs(CIFAR, epochs, *kept_pct), _arm(WINNING, "winning-ticket", CIFAR),
             # The printed ratios name the early-bird ticket's size and epoch for both sides.
-            *(_arm(WINNING, "winning-ticket", CIFAR, channels_remaining_pct=pct, epoch_drawn=e) for e in epochs for pct in kept_pct))  # fmt: skip
+            *(_arm(WINNING, "winning-ticket", CIFAR, channels_remaining_pct=p, epoch_drawn=e) for e in epochs for p in kept_pct))  # fmt: skip
     return _experiment("eb-flops-by-epoch", network, "cifar10", arms, {"network": network}, {"dataset": "cifar10", "version": "older"}, {})
 
 
@@ -172,7 +180,14 @@ def _precisions(network: str) -> Experiment:
 
 
 def _imagenet(network: str, *kept_pct: int, slimming: bool = True, smoke: Scaled | None = None) -> Experiment:
-    base = {"network": network, "dataset": "imagenet", "channels_remaining_pct": 100.0, "search": "fp32", "retrain": "fp32", "init": "inherit"}
+    base = {
+        "network": network,
+        "dataset": "imagenet",
+        "channels_remaining_pct": 100.0,
+        "search": "fp32",
+        "retrain": "fp32",
+        "init": "inherit",
+    }
     arms = (*_dense(IMAGENET), _arm(DENSE_COST, "dense", IMAGENET),
             *(_arm(build, "early-bird", IMAGENET, channels_remaining_pct=pct) for pct in kept_pct for build in (eb.train, eb.train_cost)),
             *(_slimmed(IMAGENET, *kept_pct) if slimming else ()))  # fmt: skip
@@ -189,7 +204,9 @@ SMOKE_TICKETS = Scaled(1, 0, (*_dense(MINI), *_drawn(MINI, (20,), 50)), TINY)
 SMOKE_RESNET = Scaled(1, 0, _drawn(MINI, (20,), 50), TINY_RESNET)
 SMOKE_MASKS = Scaled(1, 0, _mask_arms(MINI, 60), TINY)
 SMOKE_TRAIN = Scaled(1, 0, (*_train_arms(MINI, 50), *_others(MINI, 50), *_low_precision(MINI, 50)), TINY)
-SMOKE_IMAGENET = Scaled(1, 0, (*_dense(MICRO), *(_arm(b, "early-bird", MICRO, channels_remaining_pct=70) for b in (eb.train, eb.train_cost))), TINY_IMAGENET)
+SMOKE_IMAGENET = Scaled(
+    1, 0, (*_dense(MICRO), *(_arm(b, "early-bird", MICRO, channels_remaining_pct=70) for b in (eb.train, eb.train_cost))), TINY_IMAGENET
+)
 
 EXPERIMENTS = (
     _distances("vgg16", quick=QUICK_MASKS, smoke=SMOKE_MASKS),
@@ -208,7 +225,7 @@ EXPERIMENTS = (
 )  # fmt: skip
 
 NOT_COVERED = {
-    "preresnet101-cifar": "its block of Table 2 could not be obtained; PreResNet-101 runs in eb-existence, mask-distance-cifar100 and lr-schedule",
+    "preresnet101-cifar": "its block of Table 2 could not be obtained; PreResNet-101 runs in eb-existence and mask-distance-cifar100",
 }  # fmt: skip
 
 CONTROLLED = Scaled(3, 0, _mask_arms(MINI, 80, 60, 40, 20), {**TINY, "model.options": {"depth": 11, "width": 8}})

@@ -77,7 +77,11 @@ def test_rows_have_exponents_of_their_own():
 def test_draws_depend_on_key_step_and_place_alone():
     x = torch.linspace(-1, 1, 501)
     a = bfp.quantise(x, KEY, 5)
-    assert torch.equal(a, bfp.quantise(x, KEY, 5)) and not torch.equal(a, bfp.quantise(x, KEY, 6)) and not torch.equal(a, bfp.quantise(x, KEY + 1, 5))
+    assert (
+        torch.equal(a, bfp.quantise(x, KEY, 5))
+        and not torch.equal(a, bfp.quantise(x, KEY, 6))
+        and not torch.equal(a, bfp.quantise(x, KEY + 1, 5))
+    )
     assert torch.equal(a.double(), bfp.quantise(x.double(), KEY, torch.tensor(5)))
 
 

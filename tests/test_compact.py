@@ -72,7 +72,16 @@ def test_a_mask_of_channels_expands_to_rows_columns_scale_and_shift():
     module = MODELS["vgg"]((1, 8, 8), 2, depth=11, width=1)  # widths 1, 2, 4, 4, 8, 8, 8, 8
     keep = {"norm.1.weight": torch.tensor([True, False]), "norm.7.weight": torch.tensor([True] * 7 + [False])}
     mask = channels.expand(module, keep)
-    assert sorted(mask) == ["conv.1.weight", "conv.2.weight", "conv.7.weight", "norm.1.bias", "norm.1.weight", "norm.7.bias", "norm.7.weight", "output.weight"]
+    assert sorted(mask) == [
+        "conv.1.weight",
+        "conv.2.weight",
+        "conv.7.weight",
+        "norm.1.bias",
+        "norm.1.weight",
+        "norm.7.bias",
+        "norm.7.weight",
+        "output.weight",
+    ]
     assert mask["conv.1.weight"].shape == (2, 1, 3, 3) and mask["conv.1.weight"][0].all() and not mask["conv.1.weight"][1].any()
     assert mask["conv.2.weight"].shape == (4, 2, 3, 3) and mask["conv.2.weight"][:, 0].all() and not mask["conv.2.weight"][:, 1].any()
     assert mask["output.weight"].tolist() == [[True] * 7 + [False]] * 2
@@ -126,7 +135,9 @@ def test_trained_alike_they_stay_equal(name):
     """Steps of SGD with momentum, weight decay and L1 on the scales: the smaller network's weights are the masked one's."""
     family, options = NETS[name]
     model, digits = Model(family, "slimming", options), data.load("digits", "auto")
-    state = {n: t.double() if t.is_floating_point() else t for n, t in draw_state(MODELS[family], model, (1, 8, 8), 10, [0, "init"]).items()}
+    state = {
+        n: t.double() if t.is_floating_point() else t for n, t in draw_state(MODELS[family], model, (1, 8, 8), 10, [0, "init"]).items()
+    }
     whole = MODELS[family]((1, 8, 8), 10, **options)
     keep = some(whole, 0.5, 3)
     lean = compact.narrow(MODELS[family]((1, 8, 8), 10, **options), keep)

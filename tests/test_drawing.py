@@ -60,9 +60,13 @@ def test_rule_1_exactly_k_channels_go_and_no_layer_loses_all(given_layers, rate)
 def test_where_no_layer_is_threatened_it_is_the_plain_global_threshold(given_layers, rate):
     scores, mask = given_layers
     plain = prune(scores, mask, dict.fromkeys(scores, rate), "global")
-    if all(bool(plain[n].any()) == bool(m.any()) for n, m in mask.items()) and not any(s.isinf().any() or s.isnan().any() for s in scores.values()):
+    if all(bool(plain[n].any()) == bool(m.any()) for n, m in mask.items()) and not any(
+        s.isinf().any() or s.isnan().any() for s in scores.values()
+    ):
         kept = prune(scores, mask, dict.fromkeys(scores, rate), "global-keep-one")
-        assert sum(float(scores[n][m].sum()) for n, m in kept.items()) == pytest.approx(sum(float(scores[n][m].sum()) for n, m in plain.items()))
+        assert sum(float(scores[n][m].sum()) for n, m in kept.items()) == pytest.approx(
+            sum(float(scores[n][m].sum()) for n, m in plain.items())
+        )
 
 
 # ---- mask distance ---------------------------------------------------------------------------------------------

@@ -72,7 +72,9 @@ def test_l1_on_the_scales_is_said_where_it_is_used_and_pulls_them_down(digits, d
     without = run_all([plain], digits)[plain].artefacts["state"]
     assert "bn_l1" not in plain.params["optimizer"] and "track" not in plain.params
     scales = [n for n in without if n.startswith("norm") and n.endswith("weight")]
-    assert sum(float(done["dense"][1].artefacts["state"][n].abs().sum()) for n in scales) < sum(float(without[n].abs().sum()) for n in scales)
+    assert sum(float(done["dense"][1].artefacts["state"][n].abs().sum()) for n in scales) < sum(
+        float(without[n].abs().sum()) for n in scales
+    )
 
 
 def test_one_step_of_l1_is_the_sign_of_the_scale(digits):
@@ -200,8 +202,11 @@ def test_single_weights_that_go_are_as_many_as_the_share_says(done):
 @pytest.mark.parametrize(
     ("build", "says"),
     [
-        (lambda t: early_bird.at_epoch(t, **HALF, epoch_drawn=7), "no ticket can be drawn after epoch 7: the dense run is cut after 1, 5 and 16"),
-        (lambda t: early_bird.dense(t, plan=early_bird.Schedule(5)), "does not divide into the 5 epochs"),
+        (
+            lambda t: early_bird.at_epoch(t, **HALF, epoch_drawn=7),
+            "no ticket can be drawn after epoch 7: the dense run is cut after 1, 5 and 16",
+        ),
+        (lambda t: early_bird.dense(t, plan=early_bird.Schedule(5)), "does not divide into the schedule's 5 epochs"),
         (lambda t: early_bird.train(t, **HALF, init="old"), "unknown init 'old'"),
     ],
 )
@@ -219,7 +224,11 @@ def test_a_net_that_says_nothing_of_its_channels_can_not_be_scored(digits):
 # ---- measures ------------------------------------------------------------------------------------------------
 def test_the_matrix_is_that_of_the_noted_scales(done):
     stages = [out.stage for _, out in sorted(done["distances"][0].inputs.items())]
-    scales = {n: torch.cat([done["all"][s].artefacts["search"][n] for s in stages]) for n in done["all"][stages[0]].artefacts["search"] if n != "it"}
+    scales = {
+        n: torch.cat([done["all"][s].artefacts["search"][n] for s in stages])
+        for n in done["all"][stages[0]].artefacts["search"]
+        if n != "it"
+    }
     table = drawing.distances(drawing.masks_of(scales, 0.5))
     told = {(v.condition["from_epoch"], v.condition["to_epoch"]): v.value for v in done["distances"][1].values}
     assert told == {(a, b): float(table[a - 1, b - 1]) for a in range(1, 17) for b in range(a + 1, 17)}
@@ -252,7 +261,17 @@ def test_costs_add_up(digits, done):
 # ---- the command line ----------------------------------------------------------------------------------------
 def test_smoke_runs_every_mechanism_and_resumes_to_the_same_table(tmp_path):
     """Search, draw, smaller networks, costs and maps by subprocess; a second call has nothing to do and prints the same."""
-    run_it = ("replicate", "earlybird2020", "--scale", "smoke", "--experiment", "mask-distance-cifar100", "--experiment", "vgg16-cifar10", "--json")
+    run_it = (
+        "replicate",
+        "earlybird2020",
+        "--scale",
+        "smoke",
+        "--experiment",
+        "mask-distance-cifar100",
+        "--experiment",
+        "vgg16-cifar10",
+        "--json",
+    )
     first, second = (bench(*run_it, "--store", tmp_path / "store") for _ in range(2))
     assert first.returncode == 0, first.stderr
     assert first.stdout == second.stdout

@@ -30,7 +30,9 @@ def accuracy(c: dict, trial: int) -> float:
     value = 93.0 + 0.01 * trial
     if c["arm"] == "early-bird":
         value += 0.2 - (2.0 if c.get("epoch_drawn") == 1 else 0.0) - (1.0 if c.get("init") == "fresh" else 0.0)
-        value -= (3.0 if c["channels_remaining_pct"] == 30 and c["network"] == "preresnet101" else 0.0) + (0.3 if c.get("epoch_drawn") == 140 else 0.0)
+        value -= (3.0 if c["channels_remaining_pct"] == 30 and c["network"] == "preresnet101" else 0.0) + (
+            0.3 if c.get("epoch_drawn") == 140 else 0.0
+        )
         value -= 1.0 if c.get("variant") == "lr-drops-0-100" else 0.0
     return value - (1.0 if c["arm"] in ("snip", "network-slimming") else 0.0)
 
@@ -46,7 +48,12 @@ def of_stage(p: plan.Point) -> Iterator[tuple[str, str | None, float, dict]]:
         for a, b in drawing.chosen_pairs(160):
             yield "mask_distance", None, 0.05 + 0.1 * (a == 1) + 0.001 * p.trial, {"from_epoch": a, "to_epoch": b}
     if what == "training-cost":
-        yield "training_flops", None, {"early-bird": 1.0, "dense": 1.5, "snip": 1.5, "one-shot": 3.0, "network-slimming": 2.9}.get(c["arm"], 3.0) + 0.01 * p.trial, {}
+        yield (
+            "training_flops",
+            None,
+            {"early-bird": 1.0, "dense": 1.5, "snip": 1.5, "one-shot": 3.0, "network-slimming": 2.9}.get(c["arm"], 3.0) + 0.01 * p.trial,
+            {},
+        )
     if what == "draw" or "clock" in p.stage.inputs:
         yield "epoch_drawn_ep", None, (14 if c.get("search") == "8bit" else 20) + p.trial, {}
         yield "search_length_pct", None, 12.5 + p.trial, {}
@@ -121,7 +128,11 @@ def test_two_rules_are_told_apart(measured):
     join = Join(DATA, measured, info())
     want = {"arm": "early-bird", "network": "vgg16", "dataset": "cifar100", "channels_remaining_pct": 60, "epsilon": 0.1}
     assert len(join.find("mask-distance-cifar100", "epoch_drawn_ep", None, want).trials) == N
-    both = [c for c in join.conditions("mask-distance-cifar100", "epoch_drawn_ep", None) if c["channels_remaining_pct"] == 60 and c["network"] == "vgg16"]
+    both = [
+        c
+        for c in join.conditions("mask-distance-cifar100", "epoch_drawn_ep", None)
+        if c["channels_remaining_pct"] == 60 and c["network"] == "vgg16"
+    ]
     assert sorted(str(c.get("rule")) for c in both) == ["None", "newest"]
 
 
@@ -134,10 +145,18 @@ def test_the_recipes_are_the_papers():
         printed = existence["optimizer"]
         assert (o.lr, o.momentum, o.weight_decay, o.bn_l1) == tuple(printed[k] for k in ("lr", "momentum", "weight_decay", "bn_scale_l1"))
         steps = int(e.recipe.length.removesuffix("it")) // existence["epochs"]
-        assert steps == 50_000 // existence["batch_size"] and tuple(d // steps for d in o.drops_it) == tuple(existence["lr_schedule"]["at_epochs"])
+        assert steps == 50_000 // existence["batch_size"] and tuple(d // steps for d in o.drops_it) == tuple(
+            existence["lr_schedule"]["at_epochs"]
+        )
         name = f"{e.condition['network']}-{e.condition['dataset']}"
-        drawn = {(a.options["channels_remaining_pct"], a.options["epoch_drawn"]) for a in e.scaled["paper", e.condition["dataset"]].arms if a.arm == "early-bird"}
-        assert drawn == {(pct, epoch) for pct in existence["pruning"]["channels_remaining_pct"][name] for epoch in existence["pruning"]["epochs_drawn"]}
+        drawn = {
+            (a.options["channels_remaining_pct"], a.options["epoch_drawn"])
+            for a in e.scaled["paper", e.condition["dataset"]].arms
+            if a.arm == "early-bird"
+        }
+        assert drawn == {
+            (pct, epoch) for pct in existence["pruning"]["channels_remaining_pct"][name] for epoch in existence["pruning"]["epochs_drawn"]
+        }
 
 
 def test_all_scales_build_their_graphs():

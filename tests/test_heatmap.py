@@ -19,7 +19,17 @@ def cell(trial: int, a: int, b: int, value: float, pct: int = 60) -> Measurement
 
 
 def drawn(trial: int, epoch: int, **rule: str) -> Measurement:
-    return Measurement(PROTOCOL, {"network": "vgg16", "arm": "early-bird", "channels_remaining_pct": 60, **rule}, {}, trial, 0, "epoch_drawn_ep", None, epoch, 1.0)
+    return Measurement(
+        PROTOCOL,
+        {"network": "vgg16", "arm": "early-bird", "channels_remaining_pct": 60, **rule},
+        {},
+        trial,
+        0,
+        "epoch_drawn_ep",
+        None,
+        epoch,
+        1.0,
+    )
 
 
 PAIRS = [(1, 2), (2, 3), (3, 4), (4, 5), (1, 3), (1, 5), (3, 5)]

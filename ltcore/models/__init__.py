@@ -11,6 +11,6 @@ from ltcore.models.vgg import VGG
 MODELS = {"lenet": LeNet, "conv": Conv, "vgg": VGG, "resnet": ResNet, "preresnet": PreResNet, "torchvision": torchvision_net}
 
 __all__ = [
-    "INITS", "MODELS", "VGG", "Conv", "Dropout", "LeNet", "PreResNet", "ResNet", "draw_state", "layer_kinds", "layer_sizes", "own_state", "skeleton",
-    "split_state", "torchvision_net",
+    "INITS", "MODELS", "VGG", "Conv", "Dropout", "LeNet", "PreResNet", "ResNet", "draw_state", "layer_kinds", "layer_sizes", "own_state",
+    "skeleton", "split_state", "torchvision_net",
 ]  # fmt: skip

@@ -30,7 +30,7 @@ def _glorot_normal(module: nn.Module) -> None:
 
 def _slimming(module: nn.Module, output_sd: float | None = 0.01) -> None:
     """Convolutions N(0, 2 / (kernel × outputs)), batch-norm scales 0.5, the linear layer N(0, 0.01²) where said, no biases
-    (official code of You et al. 2020, which is network slimming's; its pre-activation ResNets leave the linear layer as PyTorch draws it)."""
+    (official code of You et al. 2020, which is network slimming's; its ResNets leave the linear layer as PyTorch draws it)."""
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d):
             nn.init.normal_(layer.weight, 0.0, math.sqrt(2 / (math.prod(layer.kernel_size) * layer.out_channels)))

@@ -1,4 +1,5 @@
 """Pre-activation ResNets with bottlenecks for CIFAR (He et al. 2016b), as network slimming and early-bird tickets have them."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ EXPANSION = 4
 
 
 class PreBottleneck(nn.Module):
-    """x + conv1x1(relu(bn(conv3x3(relu(bn(conv1x1(relu(bn(x)))))))); where the shape changes x passes a 1x1 projection, without batch norm."""
+    """x + conv1x1(relu(bn(conv3x3(relu(bn(conv1x1(relu(bn(x)))))))); where the shape changes x passes a bare 1x1 projection."""
 
     def __init__(self, inputs: int, inner: int, stride: int):
         super().__init__()
@@ -56,11 +57,12 @@ class PreResNet(nn.Module):
         self.conv = conv3x3(image(input_shape)[0], stages[0])
         streams = [stages[0], *(EXPANSION * w for w in stages)]
         self.blocks = nn.Sequential(*(
-            PreBottleneck(streams[s] if i == 0 else streams[s + 1], w, 2 if s and i == 0 else 1) for s, w in enumerate(stages) for i in range(n)
+            PreBottleneck(streams[s + (i > 0)], w, 2 if s and i == 0 else 1) for s, w in enumerate(stages) for i in range(n)
         ))  # fmt: skip
         self.norm, self.output = nn.BatchNorm2d(streams[-1]), nn.Linear(streams[-1], classes)
         self.layer_kinds = {name: "shortcut" for name, p in self.named_parameters() if name.endswith("shortcut.0.weight")}
-        self.channel_links = {name: link for i in range(3 * n) for name, link in _links(f"blocks.{i}").items()} | {"norm": Link(None, ("output",))}
+        inside = {name: link for i in range(3 * n) for name, link in _links(f"blocks.{i}").items()}
+        self.channel_links = inside | {"norm": Link(None, ("output",))}
 
     def forward(self, x: Tensor) -> Tensor:  # (B, C, H, W) -> (B, classes)
         x = self.norm(self.blocks(self.conv(x))).relu_()

@@ -3,6 +3,7 @@
 References: Yang et al. 2019, SWALP, section 3.1 and Algorithm 2 (8 bits, one exponent a tensor or a row of it, stochastic rounding), which
 You et al. 2020 search and train with. Rounding is counter-based, so that it is the same alone, stacked, on every device and after a resume.
 """
+
 from __future__ import annotations
 
 import copy
@@ -19,7 +20,7 @@ BLOCKS = ("tensor", "row")
 
 
 def exponents(x: Tensor, block: str = "tensor") -> Tensor:
-    """Shared exponents, floor(log2 max |x|) within ``EXPONENT_BITS``: () for a tensor, (rows, 1, …) for rows; the lowest where all are 0."""
+    """Shared exponents, floor(log2 max |x|) within ``EXPONENT_BITS``: () or (rows, 1, …); the lowest where all are 0."""
     if block not in BLOCKS:
         raise ValueError(f"unknown block {block!r}: {' or '.join(BLOCKS)}")
     largest = x.abs().max() if block == "tensor" else x.abs().flatten(1).amax(1).reshape(-1, *[1] * (x.dim() - 1))

@@ -320,7 +320,8 @@ def _row(r: int, batches: supervised.Batches, segment: Segment, run: _Run, end: 
         "n_val": batches.size("val"), "n_test": batches.size("test"), "n_train": batches.size("train"),
     }  # fmt: skip
     tracked = {n: noted[: len(_checks(segment)), r] for n, noted in run.tracked.items()}
-    return Trained({n: t[r].cpu() for n, t in end.items()}, optimizer, metrics, curves, facts | ({"stopped_it": segment.stop} if tracked else {}), tracked)
+    facts |= {"stopped_it": segment.stop} if tracked else {}
+    return Trained({n: t[r].cpu() for n, t in end.items()}, optimizer, metrics, curves, facts, tracked)
 
 
 def _named(read: Tensor) -> dict[str, float]:
