@@ -59,16 +59,18 @@ def run(key: str, store: Store) -> list[Verdict]:
 def _pair(paper: Paper, data: PaperData, control: Control, store: Store) -> Iterable[Verdict]:
     whole, broken = (_join(paper, data, control, name, store) for name in ("none", control.control))
     for claim_id in control.claims:
-        claim = _on_protocol(claims.by_id(data, claim_id), control.experiment)
+        claim = _on_protocol(claims.by_id(data, claim_id), control.experiment, control.only)
         sides = [verdicts.judge_claim(claim, data, join, ()) for join in (whole, broken)]
         yield _verdict(control, claim_id, sides, [_below(p, whole, broken) for p in claims.parts(claims.tree(claim))])
 
 
-def _on_protocol(claim: Claim, protocol: str) -> Claim:
+def _on_protocol(claim: Claim, protocol: str, only: Mapping[str, tuple[object, ...]] | None = None) -> Claim:
     """The claim's tests on one protocol: a control runs on one network, and that its miniature is not the paper's scale holds for both sides."""
     own = [t.model_copy(update={"protocol": protocol}) for t in claim.tests if protocol in _listed(t, claim) and not _crosses(t, claim)]
     if not own:
         raise UserError(f"control of {claim.id}: none of its tests is on {protocol} alone; name another experiment")
+    for key, values in (only or {}).items():
+        own = [t.model_copy(update={"for_each": {**t.for_each, key: list(values)}}) if key in (t.for_each or {}) else t for t in own]
     return claim.model_copy(update={"needs_paper_scale": False, "tests": own})
 
 

@@ -169,7 +169,8 @@ def _timed(stage: Stage, plan: Plan, library: Library, device: str, stack: int) 
     copies = [Replicate(state, mask, Streams([0, "split"], [0, "order"]))] * stack
     whole = stage.params["batch_size"]
     batch = min(whole, TIMED_BATCH[device]) if data.decoded else whole
-    segment = dataclasses.replace(kinds.segment(stage.params), start=0, batch_size=batch, evaluate=Evaluate(2 * MOST_STEPS, ()))
+    segment = dataclasses.replace(kinds.segment(stage.params), start=0, batch_size=batch, evaluate=Evaluate(2 * MOST_STEPS, ()),
+                                  track=None)  # a search counts as if it went to its end
 
     def spent_s(steps: int, val: int = 0) -> float:
         started = time.perf_counter()

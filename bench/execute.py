@@ -223,7 +223,9 @@ class _Run:
 
 
 def _all_artefacts(stage: Stage) -> tuple[str, ...]:
-    return {"init": ("state",), "train": ("state", "optimizer"), "score": ("scores",), "prune": ("mask",), "transform": ("mask", "state"), "measure": ()}[stage.kind]
+    trained = ("state", "optimizer", "search") if "track" in stage.params else ("state", "optimizer")
+    others = {"init": ("state",), "score": ("scores",), "prune": ("mask",), "transform": ("mask", "state"), "measure": ()}
+    return trained if stage.kind == "train" else others[stage.kind]
 
 
 def _goes_on(first: Stage, second: Stage) -> bool:
@@ -232,7 +234,13 @@ def _goes_on(first: Stage, second: Stage) -> bool:
 
 
 def most_stacked(stage: Stage, stack: int) -> int:
-    """How many replicates of a training stage one stack of at most ``stack`` takes: activations grow with the inputs."""
+    """How many replicates of a training stage one stack of at most ``stack`` takes: activations grow with the inputs.
+
+    Physically smaller networks differ in their shapes, a search that ends at its own draw in its length, and block floating point is
+    rounded network by network: they train alone.
+    """
+    if "channels" in stage.inputs or stage.params["precision"] == "bfp8" or stage.params.get("track", {}).get("rule", "none") != "none":
+        return 1
     return max(1, min(stack, MOST_INPUTS // (stage.params["batch_size"] * math.prod(stage.params["input_shape"]))))
 
 

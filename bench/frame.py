@@ -31,6 +31,8 @@ COLUMNS: dict[str, str] = {
     "failed": "empty, or why the trial does not count (diverged, stayed at chance); train",
     "density_prunable": "fraction kept of the weights that may be pruned, counted in the weights at the end; train",
     "density_all": "fraction kept of all weights (no biases, no normalisation); train",
+    "density_channels": "fraction kept of the batch-norm scales that may go; train, of physically smaller networks",
+    "flops_remaining_pct": "FLOPs of a pass, in percent of the whole network's; train, of physically smaller networks",
     "density_effective": "fraction on some path from input to output; train, where layers form a fully connected chain",
     "density_layers": "{layer: fraction kept}; train",
     "kept": "number of prunable weights kept; train",
@@ -60,12 +62,14 @@ COLUMNS: dict[str, str] = {
     "threads": "threads of one stage; always",
     "stack": "replicates trained as one; always",
     "wall_s": "seconds of this stage, a stack's divided by its replicates; always. No table or comparison shows it",
+    "energy_J": "joules drawn by the GPU during this stage, a stack's divided by its replicates; where NVML answers",
     "torch": "version of PyTorch; always",
     "python": "version of Python; always",
     "source_hash": "sha256 over the engine's source; always",
 }
-_FACTS = ("failed", "density_prunable", "density_all", "density_effective", "density_layers", "kept", "collapsed", "sign_agreement_pct",
-          "early_stop_it", "n_train", "n_val", "n_test")  # fmt: skip
+_FACTS = ("failed", "density_prunable", "density_all", "density_channels", "flops_remaining_pct", "density_effective",
+          "density_layers", "kept", "collapsed", "sign_agreement_pct", "early_stop_it", "n_train",
+          "n_val", "n_test")  # fmt: skip
 
 
 def records(store: Store) -> DataFrame:
@@ -119,4 +123,5 @@ def _training(stage: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _machine(machine: Mapping[str, Any]) -> dict[str, Any]:
-    return {k: machine[k] for k in ("device", "threads", "stack", "wall_s", "python", "source_hash")} | {"torch": machine["versions"]["torch"]}
+    told = {k: machine[k] for k in ("device", "threads", "stack", "wall_s", "python", "source_hash")}
+    return told | {"torch": machine["versions"]["torch"], "energy_J": machine.get("energy_J")}

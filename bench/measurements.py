@@ -40,7 +40,8 @@ def _of_point(point: Mapping[str, Any], record: Mapping[str, Any], data: PaperDa
 
 def _counted(data: PaperData, protocol: str) -> str:
     """Which density the paper's percentages are of."""
-    return "density_all" if data.protocol(protocol).get("pct_counts") == "all-weights" else "density_prunable"
+    counts = data.protocol(protocol).get("pct_counts")
+    return {"all-weights": "density_all", "channels": "density_channels"}.get(counts, "density_prunable")
 
 
 def _percent(point: Mapping[str, Any], data: PaperData, density: float | None, own_net: bool) -> dict[str, float]:

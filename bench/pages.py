@@ -12,29 +12,31 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from bench import export, pack, tables
+from bench import costs, export, pack, tables
 from bench import measurements as measuring
 from bench.store import Store
 from ltcore.errors import UserError
 from replications import papers, registry
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = ("README.md", "docs/frankle2019.md", "docs/stabilizing2019.md", "docs/elastic2021.md", "docs/morcos2019.md", "results/README.md")
+PAGES = (
+    "README.md", "docs/frankle2019.md", "docs/stabilizing2019.md", "docs/morcos2019.md", "docs/elastic2021.md", "docs/earlybird2020.md", "results/README.md",
+)  # fmt: skip
 FULL, QUICK = "frankle2019-paper-cpu", "frankle2019-quick-mnist"
 STABLE, STABLE_QUICK = "stabilizing2019-paper-cpu", "stabilizing2019-quick-mnist1d"
-ELASTIC_QUICK, TRAVEL = "elastic2021-quick-mnist", "morcos2019-quick-mnist"
-DRAWN = (FULL, STABLE, TRAVEL)
+ELASTIC_QUICK, TRAVEL, EARLY_QUICK = "elastic2021-quick-mnist", "morcos2019-quick-mnist", "earlybird2020-quick-cifar10"
+DRAWN = (FULL, STABLE, TRAVEL, EARLY_QUICK)
 IMAGES = ROOT / "docs" / "img"  # in a folder for each paper
 _BLOCK = re.compile(r"(<!-- table ([\w-]+) -->\n).*?(<!-- end -->)", re.S)
 
 
 @functools.cache
 def comparison(name: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """(manifest, comparison) of a packed result."""
+    """(manifest, comparison) of a packed result; the comparison has also what smaller networks save, where there are any."""
     with tempfile.TemporaryDirectory() as folder:
         store = Store(Path(folder) / "store")
         manifest = pack.read_into(ROOT / "results" / f"{name}.json.gz", store)
-        return manifest, measuring.comparison(manifest, store, registry.load(manifest["paper"]))
+        return manifest, measuring.comparison(manifest, store, registry.load(manifest["paper"])) | {"costs": costs.rows(manifest, store)}
 
 
 def draw(name: str, folder: Path) -> list[Path]:
@@ -48,14 +50,15 @@ def draw(name: str, folder: Path) -> list[Path]:
         return plots.plot(data, measuring.read(manifest, store, data), measuring.run_info(manifest, store, paper, data), folder)
 
 
-def _claims(_: Mapping[str, Any], c: Mapping[str, Any]) -> str:
+def _claims(_: Mapping[str, Any], c: Mapping[str, Any],
+            why_not: str = "convolutional networks, or experiments that were not asked for") -> str:  # fmt: skip
     """Verdicts of the claims of which a part was run."""
     from tabulate import tabulate
 
     ran = [x for x in c["claims"] if x["verdict"] != "not-run"]
     rows = [(x["id"], x["statement"], f"**{x['verdict']}**", x["n"], _why(x)) for x in ran]
     table = tabulate(rows, headers=["claim", "statement", "verdict", "n", "why"], tablefmt="github", disable_numparse=True)
-    return f"{table}\n\n{len(c['claims']) - len(ran)} more claims: not run (convolutional networks, or experiments that were not asked for)."
+    return f"{table}\n\n{len(c['claims']) - len(ran)} more claims: not run ({why_not})."
 
 
 def _why(claim: Mapping[str, Any]) -> str:
@@ -131,12 +134,30 @@ def _data(told: Any) -> Iterable[str]:
             yield from _data(each)
 
 
+def _costs(_: Mapping[str, Any], c: Mapping[str, Any]) -> str:
+    """Speed-up on the clock beside FLOPs."""
+    return costs.render(c["costs"])
+
+
+def _arms(_: Mapping[str, Any], c: Mapping[str, Any]) -> str:
+    """Every arm with what was measured of it: mean, and standard deviation over trials."""
+    from tabulate import tabulate
+
+    rows = [(a["protocol"], ", ".join(f"{k} {v}" for k, v in a["condition"].items()), f"{v['metric']}{' at ' + v['at'] if v['at'] else ''}",
+             tables.number(v["mean"], v["metric"]), "" if v["sd"] is None else f"{v['sd']:.3g}", v["n"])
+            for a in c["arms"] for v in a["values"]]  # fmt: skip
+    return tabulate(rows, headers=["protocol", "arm", "measured", "mean", "sd", "n"], tablefmt="github", disable_numparse=True)
+
+
 TABLES: dict[str, tuple[str, Callable[[Mapping[str, Any], Mapping[str, Any]], str]]] = {
     "quick-claims": (QUICK, _claims), "quick-about": (QUICK, _about), "quick-rows": (QUICK, _text_rows), "quick-parts": (QUICK, _parts),
     "full-claims": (FULL, _claims), "full-rows": (FULL, _rows), "full-text-rows": (FULL, _text_rows), "full-curves": (FULL, _curves),
     "full-parts": (FULL, _parts), "full-about": (FULL, _about),
     "stable-about": (STABLE, _about), "stable-parts": (STABLE, _parts), "stable-rows": (STABLE, _rows),
     "travel-about": (TRAVEL, _about), "travel-parts": (TRAVEL, _parts), "travel-arms": (TRAVEL, _by_level),
+    "eb-quick-about": (EARLY_QUICK, _about), "eb-quick-parts": (EARLY_QUICK, _parts),
+    "eb-quick-claims": (EARLY_QUICK, functools.partial(_claims, why_not="they need a GPU")),
+    "eb-quick-costs": (EARLY_QUICK, _costs), "eb-quick-arms": (EARLY_QUICK, _arms),
     "stable-quick-about": (STABLE_QUICK, _about), "stable-quick-parts": (STABLE_QUICK, _parts), "stable-quick-rows": (STABLE_QUICK, _rows),
     "elastic-quick-about": (ELASTIC_QUICK, _about), "elastic-quick-parts": (ELASTIC_QUICK, _parts), "elastic-quick-rows": (ELASTIC_QUICK, _rows),
     "elastic-quick-arms": (ELASTIC_QUICK, _arms_at(10)),

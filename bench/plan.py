@@ -175,6 +175,8 @@ def _words(experiment: Experiment, arm: Arm, level: int) -> tuple[dict[str, Any]
     base = {**experiment.base}
     if arm.sizes:
         condition["weights_remaining_pct"] = arm.sizes[level]
+    elif "channels_remaining_pct" in arm.options:
+        pass  # drawn by one pruning to a share of the channels: no level
     elif level == 0:
         if arm.arm == "dense":
             condition.pop("rewind", None)  # a dense net is never rewound: one of it serves every rewind point

@@ -1,8 +1,8 @@
 """Our curves drawn over the paper's own: accuracy and early stopping against weights remaining (Fig 4 of Frankle & Carbin 2019).
 
 ``plot_data`` says what is shown, as plain numbers; here ``draw`` fills one pair of axes, ``panel_figure`` and ``overview_figure`` make a
-figure that a caller may change, ``plot`` writes PNG files. The two other kinds of figure have the same two halves: published rows
-(``plot_row_data``, ``plot_rows``) and rewinding sweeps (``plot_sweep_data``, ``plot_sweeps``).
+figure that a caller may change, ``plot`` writes PNG files. The other kinds of figure have the same two halves: published rows
+(``plot_row_data``, ``plot_rows``), rewinding sweeps (``plot_sweep_data``, ``plot_sweeps``) and maps of mask distances (``plot_heatmap``).
 """
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench import plot_rows, plot_style, plot_sweeps
+from bench import plot_heatmap, plot_rows, plot_style, plot_sweeps
 from bench.measurement import Measurement, RunInfo
 from bench.plot_data import METRIC_LABELS, Panel, frame, needs_own_axis, notes, panels, percent, smallest_pct, ticks
 from bench.plot_row_data import row_panels
@@ -76,7 +76,7 @@ def panel_figure(panel: Panel, run: RunInfo) -> Figure:
 
 
 def plot(paper: Any, measurements: Iterable[Measurement], run: RunInfo, folder: Path) -> list[Path]:
-    """Write all figures: curves against sizes with an overview per protocol and variant, published rows, rewinding sweeps.
+    """Write all figures: curves against sizes with an overview per protocol and variant, published rows, sweeps, maps of mask distances.
 
     Args:
         paper: the paper's data; its ``figure_data`` is drawn beneath and its ``ladder(protocol)`` labels the axis.
@@ -91,7 +91,8 @@ def plot(paper: Any, measurements: Iterable[Measurement], run: RunInfo, folder: 
     measured = list(measurements)
     made = panels(paper, measured)
     figures = {**_curve_figures(made, run), **plot_rows.figures(row_panels(paper, measured, run, made), run),
-               **plot_sweeps.figures(sweeps(paper, measured, run), run)}  # fmt: skip
+               **plot_sweeps.figures(sweeps(paper, measured, run), run),
+               **plot_heatmap.figures(plot_heatmap.maps(measured), run)}  # fmt: skip
     return [save(draw_it(), Path(folder) / name) for name, draw_it in figures.items()]
 
 

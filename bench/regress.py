@@ -123,9 +123,10 @@ def _measured(p: Point) -> str:
 
 
 def _result(p: Point, store: Store) -> dict[str, Any]:
-    record, mask = store.record(p.stage.hash), p.stage.inputs.get("mask")
-    values = {f"{v['metric']}{'@' + v['at'] if v['at'] else ''}{_of(v['condition'])}": v["value"] for v in record["values"]}
-    floors = {f"{v['metric']}{'@' + v['at'] if v['at'] else ''}{_of(v['condition'])}": v["resolution"] for v in record["values"]}
+    record, mask = store.record(p.stage.hash), p.stage.inputs.get("mask") or p.stage.inputs.get("channels")
+    read = [v for v in record["values"] if v["condition"].get("from_epoch", 1) == 1]  # of a matrix one row
+    values = {f"{v['metric']}{'@' + v['at'] if v['at'] else ''}{_of(v['condition'])}": v["value"] for v in read}
+    floors = {f"{v['metric']}{'@' + v['at'] if v['at'] else ''}{_of(v['condition'])}": v["resolution"] for v in read}
     digest = None if mask is None else _digest(store.load(mask.stage.hash, mask.artefact))
     return {"stage": p.stage.hash, "kept": record["facts"].get("kept"), "mask": digest, "values": values, "floors": floors}
 

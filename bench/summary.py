@@ -23,6 +23,8 @@ def arms(measurements: Iterable[Measurement]) -> list[dict[str, Any]]:
     """
     by_arm: dict[str, Group] = {}
     for m in measurements:
+        if "to_epoch" in m.condition:  # a cell of a matrix: too many for a table, drawn as a map
+            continue
         by_arm.setdefault(json.dumps([m.protocol, _identity(m)], sort_keys=True, default=str), []).append(m)
     return [_entry(group) for group in by_arm.values()]
 

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bench import machine
+from bench import energy, machine
 from bench.store import Store
 
 CHECKPOINT_S = 30.0  # a long stage saves itself about so often
@@ -92,7 +92,7 @@ def _run(task: Task, store: Store) -> Taken | str:
     from ltcore.kinds import Env, Job, run
     from ltcore.training.loop import Stopped
 
-    started = time.monotonic()
+    started, drawn_J = time.monotonic(), energy.joules(_world["device"])
     try:
         jobs = [Job(d["kind"], d["params"], {role: store.load(*ref) for role, ref in d["inputs"].items()}) for _, d in task.stages]
         results = run(jobs, Env(_world["library"], _data, _world["device"], _checkpoints(task, store)))
@@ -107,10 +107,12 @@ def _run(task: Task, store: Store) -> Taken | str:
     except Exception as error:  # one stage's defect must not take the others down; the line and the log say which
         return _defect(store, task, error)
     wall_s = (time.monotonic() - started) / len(jobs)
+    spent = energy.spent(drawn_J, energy.joules(_world["device"]), len(jobs))
+    made_by = {**machine.facts(_world["device"]), "stack": len(jobs), "wall_s": round(wall_s, 3), **spent}
     for (stage_hash, described), result in zip(task.stages, results):
         record = {
             "stage": described, "values": [dataclasses.asdict(v) for v in result.values], "curves": dict(result.curves),
-            "facts": dict(result.facts), "machine": {**machine.facts(_world["device"]), "stack": len(jobs), "wall_s": round(wall_s, 3)},
+            "facts": dict(result.facts), "machine": made_by,
         }  # fmt: skip
         store.commit(stage_hash, record, {a: t for a, t in result.artefacts.items() if a in task.keep[stage_hash] or described["kind"] in KEPT})
     store.drop_checkpoint(_checkpoint_name(task))

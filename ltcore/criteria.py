@@ -152,6 +152,13 @@ def _synaptic_flow(s: Scored, mask: Tensors) -> dict[str, Tensor]:
     return {n: (w.detach() * g).abs() for (n, w), g in zip(weights.items(), grads)}
 
 
+def bn_scale(s: Scored) -> dict[str, Tensor]:
+    """|γ| of every channel's batch norm. References: Liu et al. 2017, network slimming; You et al. 2020, early-bird tickets."""
+    return {name: w.abs() for name, w in s.weights.items()}
+
+
+bn_scale.of_channels = True  # the scales of the module's channels are scored, not its weights
+
 CRITERIA: dict[str, Criterion] = {
-    "magnitude": magnitude, "largest": largest, "random": random, "snip": snip, "grasp": grasp, "synflow": synflow,
+    "magnitude": magnitude, "largest": largest, "random": random, "snip": snip, "grasp": grasp, "synflow": synflow, "bn-scale": bn_scale,
 }  # fmt: skip

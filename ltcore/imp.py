@@ -85,20 +85,32 @@ class Trial:
         return min(clock.iterations(self.recipe.rewind, self.n_train // self.recipe.batch_size), self.length_it)
 
     # ---- building blocks -------------------------------------------------------------------------------------
-    def init(self, *use: str | int) -> Output:
-        """Initial weights and buffers; ``use`` names the draw, the trial's own init where it is left out."""
-        return Stage("init", {**self.net(), "path": [self.seed, *(use or ("init",))]}).out("state")
+    def init(self, *use: str | int, channels: Output | None = None) -> Output:
+        """Initial weights and buffers; ``use`` names the draw, the trial's own init where it is left out.
+
+        With a mask of ``channels`` they are those of the physically smaller network.
+        """
+        inputs = {"channels": channels} if channels else {}
+        return Stage("init", {**self.net(), "path": [self.seed, *(use or ("init",))]}, inputs).out("state")
 
     def train(self, state: Output, mask: Output | None = None, *, start: int | None = None, stop: int | None = None,
-              optimizer: Output | None = None, order: tuple[str | int, ...] = (), regrow: Mapping[str, Any] | None = None) -> Stage:  # fmt: skip
+              optimizer: Output | None = None, order: tuple[str | int, ...] = (), regrow: Mapping[str, Any] | None = None,
+              channels: Output | None = None, clock: Output | None = None, track: Mapping[str, Any] | None = None) -> Stage:  # fmt: skip
         """Iterations [start, stop) of the recipe from ``state``; by default from the rewind step to the end.
 
-        ``order`` names another data order (and augmentation) than the trial's own, ``regrow`` moves the mask: see ``ltcore.training.rigl``.
+        ``order`` names another data order (and augmentation) than the trial's own.
+
+        Args:
+            regrow: fields of :class:`ltcore.training.rigl.Regrow`, by which the mask moves.
+            channels: mask of channels whose physically smaller network is trained; ``state`` is that network's.
+            clock: the search whose draw says where this segment starts.
+            track: fields of :class:`ltcore.drawing.Draw`, by which batch-norm scales are noted and a search may end.
         """
-        inputs = {"state": state} | ({"mask": mask} if mask else {}) | ({"optimizer": optimizer} if optimizer else {})
+        roles = {"state": state, "mask": mask, "optimizer": optimizer, "channels": channels, "clock": clock}
+        inputs = {role: out for role, out in roles.items() if out}
         span = {"start": self.rewind_it if start is None else start, "stop": self.length_it if stop is None else stop}
-        moves = {"regrow": dict(regrow)} if regrow else {}
-        return Stage("train", {**self.net(), **self._training(order), **span, **moves}, inputs)
+        own = {name: dict(fields) for name, fields in (("regrow", regrow), ("track", track)) if fields}
+        return Stage("train", {**self.net(), **self._training(order), **span, **own}, inputs)
 
     def score(self, weights: Output, start: Output, mask: Output | None, *use: str | int, criterion: str | None = None,
               **options: Any) -> Output:  # fmt: skip
@@ -136,6 +148,16 @@ class Trial:
         module = skeleton(self.library.model(self.recipe.model.name), self.recipe.model, self.data.input_shape, self.data.classes)
         rates, sizes = self.recipe.pruning.rates, layer_sizes(module)
         return {n: (sizes[n], rates[kind]) for n, kind in layer_kinds(module).items() if kind in rates}
+
+    # ---- channels: the physically smaller network ------------------------------------------------------------
+    def compact(self, state: Output, channels: Output) -> Output:
+        """The weights and buffers that stay, in the shapes of the smaller network."""
+        return Stage("transform", {"op": "compact", **self.net()}, {"state": state, "channels": channels}).out("state")
+
+    def cost(self, inputs: Mapping[str, Output], **params: Any) -> Stage:
+        """FLOPs and sizes of a search and a retraining: see ``ltcore.kinds``."""
+        length = {"batch_size": self.recipe.batch_size, "length_it": self.length_it}
+        return self.measure("training-cost", inputs, **self.net(), **length, **params)
 
     # ---- the loop --------------------------------------------------------------------------------------------
     def rewound(self) -> Output:
@@ -231,7 +253,8 @@ class Trial:
         data = {"name": self.data.name, "fingerprint": self.data.fingerprint, "val": recipe.data.val, "options": dict(recipe.data.options)}
         return {
             "data": data | self.library.source("datasets", self.data.name),
-            "optimizer": asdict(recipe.optimizer), "batch_size": recipe.batch_size, "evaluate": asdict(recipe.evaluate),
+            "optimizer": {k: v for k, v in asdict(recipe.optimizer).items() if k != "bn_l1" or v},
+            "batch_size": recipe.batch_size, "evaluate": asdict(recipe.evaluate),
             "precision": recipe.precision,
             "streams": {"split": [self.seed, "split"], "order": [self.seed, "order", *order], "labels": labels, **augment}, **how, **({"revisions": revised} if revised else {}),
         }  # fmt: skip

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from ltcore import elastic, masks, paths, seeds
+from ltcore import channels, compact, cost, drawing, elastic, masks, paths, seeds
 from ltcore.criteria import Network, Scored
 from ltcore.data import Dataset
 from ltcore.errors import UserError
@@ -80,29 +80,35 @@ def run(jobs: Sequence[Job], env: Env) -> list[Result]:
     return [RUNNERS[job.kind](job, env) for job in jobs]
 
 
-def _net(params: Mapping[str, Any], env: Env) -> tuple[Callable[..., nn.Module], Model]:
+def _net(params: Mapping[str, Any], env: Env, kept: Tensors | None = None) -> tuple[Callable[..., nn.Module], Model]:
+    """The family and its member; with a mask of channels ``kept`` the physically smaller one."""
     model = {k: v for k, v in params["model"].items() if k != "source"}
-    return env.library.model(model["name"]), Model(**model)
+    family = env.library.model(model["name"])
+    return (compact.smaller(family, kept) if kept else family), Model(**model)
 
 
-def _module(params: Mapping[str, Any], env: Env) -> nn.Module:
-    return skeleton(*_net(params, env), params["input_shape"], params["classes"])
+def _module(params: Mapping[str, Any], env: Env, kept: Tensors | None = None) -> nn.Module:
+    return skeleton(*_net(params, env, kept), params["input_shape"], params["classes"])
 
 
 # ---- init, score, prune --------------------------------------------------------------------------------------
 def _init(job: Job, env: Env) -> Result:
-    p, sizes = job.params, layer_sizes(_module(job.params, env))
+    p, kept = job.params, job.inputs.get("channels")
+    sizes = layer_sizes(_module(p, env, kept))
     if not sizes:
         raise UserError(f"model {p['model']['name']!r} has no layer of a known kind: give it an attribute layer_kinds = {{weight name: kind}}")
-    return Result({"state": draw_state(*_net(p, env), p["input_shape"], p["classes"], p["path"])}, facts={"layer_sizes": sizes})
+    return Result({"state": draw_state(*_net(p, env, kept), p["input_shape"], p["classes"], p["path"])}, facts={"layer_sizes": sizes})
 
 
 def _score(job: Job, env: Env) -> Result:
-    module = _module(job.params, env)
-    names = list(layer_kinds(module))
+    module, criterion = _module(job.params, env), job.params["criterion"]["name"]
+    names = list(channels.kinds(module) if getattr(env.library.criterion(criterion), "of_channels", False) else layer_kinds(module))
+    if not names:
+        model = job.params["model"]["name"]
+        raise UserError(f"criterion {criterion!r} scores channels, and model {model!r} has no attribute channel_links")
     weights, start = ({n: job.inputs[role][n] for n in names} for role in ("weights", "start"))
     mask = {n: job.inputs.get("mask", {}).get(n, torch.ones_like(weights[n], dtype=torch.bool)) for n in names}
-    criterion, options = job.params["criterion"]["name"], job.params["criterion"].get("options", {})
+    options = job.params["criterion"].get("options", {})
     gradient, network = _gradient_on_batch(module, job, env, mask), _scored_network(module, job, env, mask)
     given = Scored(weights, start, mask, seeds.stream(*job.params["path"]), gradient, network, options)
     with of_user(f"criterion {criterion!r} failed", env.library.file), precision.applied("fp32", torch.device(env.device)):
@@ -165,14 +171,21 @@ def _check_scores(criterion: str, scores: Any, weights: Mapping[str, Tensor]) ->
 
 def _prune(job: Job, env: Env) -> Result:
     module, rates = _module(job.params, env), job.params["rates"]
-    kinds = {n: kind for n, kind in layer_kinds(module).items() if kind in rates}
+    kinds = {n: kind for n, kind in (layer_kinds(module) | channels.kinds(module)).items() if kind in rates}
     if not kinds:
         there = sorted(set(layer_kinds(module).values()))
         raise UserError(f"nothing to prune: the model has layers of kind {', '.join(there) or 'none'}, the rates name {', '.join(rates)}")
     scores = {n: job.inputs["scores"][n] for n in kinds}
     before = {n: job.inputs["mask"][n] for n in kinds} if "mask" in job.inputs else masks.full({n: s.shape for n, s in scores.items()})
     mask = prune(scores, before, {n: rates[kind] for n, kind in kinds.items()}, job.params["scope"])
+    if set(kinds.values()) == {channels.KIND}:
+        return Result({"mask": mask}, facts=_channel_facts(mask))
     return Result({"mask": mask}, facts=_density(masks.report(mask, sum(layer_sizes(module).values()))))
+
+
+def _channel_facts(mask: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Of a mask of channels: how many stay, in all and in each layer."""
+    return {"density_channels": masks.kept(mask) / masks.size(mask), "channels_kept": compact.kept(mask)}
 
 
 def _density(report: masks.Report) -> dict[str, Any]:
@@ -184,15 +197,31 @@ def _density(report: masks.Report) -> dict[str, Any]:
 
 # ---- train ---------------------------------------------------------------------------------------------------
 def _train(jobs: Sequence[Job], env: Env) -> list[Result]:
-    params, module = jobs[0].params, _module(jobs[0].params, env)
-    data = env.dataset(params["data"])
-    trained = train(module, data, segment(params), [_replicate(job) for job in jobs], env.checkpoints, env.backend)
+    params, kept = jobs[0].params, jobs[0].inputs.get("channels")
+    module, data = _module(params, env, kept), env.dataset(params["data"])
+    part = segment(params | _begun(jobs[0]))
+    trained = train(module, data, part, [_replicate(job) for job in jobs], env.checkpoints, env.backend)
     results = []
     for job, t in zip(jobs, trained):
         values = _train_values(t.metrics, t.facts, params["evaluate"]["every_it"])
         facts = t.facts | _network_facts(module, job, t.state, t.mask or job.inputs.get("mask", {}))
-        results.append(Result({"state": t.state, "optimizer": t.optimizer} | ({"mask": t.mask} if t.mask else {}), values, t.curves, facts))
+        facts |= {"start_it": part.start, **_of_whole(kept, facts, module, _module(params, env), params["input_shape"])} if kept else {}
+        more = {"mask": t.mask} if t.mask else {}
+        more |= {"search": {"it": torch.tensor(t.facts["stopped_it"]), **t.tracked}} if t.tracked else {}
+        results.append(Result({"state": t.state, "optimizer": t.optimizer, **more}, values, t.curves, facts))
     return results
+
+
+def _begun(job: Job) -> dict[str, int]:
+    """Where a segment begins that goes on from a draw: at the iteration of the draw, which only the run could tell."""
+    return {"start": int(job.inputs["clock"]["it"])} if "clock" in job.inputs else {}
+
+
+def _of_whole(kept: Tensors, facts: Mapping[str, Any], small: nn.Module, whole: nn.Module, input_shape: Sequence[int]) -> dict[str, Any]:
+    """Densities and FLOPs of a physically smaller network, in the terms of the whole one."""
+    density = facts["kept"] / sum(layer_sizes(whole).values())
+    flops = 100 * cost.forward_flops(small, input_shape) / cost.forward_flops(whole, input_shape)
+    return {"density_prunable": density, "density_all": density, "flops_remaining_pct": flops, **_channel_facts(kept)}
 
 
 def segment(params: Mapping[str, Any]) -> Segment:
@@ -202,7 +231,7 @@ def segment(params: Mapping[str, Any]) -> Segment:
     evaluate = Evaluate(e["every_it"], tuple(e["test"]), tuple(e["train"]))
     regrow = Regrow(**params["regrow"]) if "regrow" in params else None
     return Segment(optimizer, params["batch_size"], params["start"], params["stop"], evaluate, params["data"]["val"], params["precision"],
-                   params.get("augment", "crop-flip"), regrow)
+                   params.get("augment", "crop-flip"), regrow, drawing.Draw(**params["track"]) if "track" in params else None)
 
 
 def _replicate(job: Job) -> Replicate:
@@ -227,7 +256,7 @@ def _network_facts(module: nn.Module, job: Job, end: Tensors, mask: Tensors) -> 
         raise AssertionError(f"pruned weights are not 0 after training: {stray}")
     sizes = layer_sizes(module)
     alive = {n: end[n] != 0 for n in sizes}
-    prunable = {n: alive[n] for n in (mask or sizes)}
+    prunable = {n: alive[n] for n in (mask or sizes) if n in alive}
     same = sum(int((end[n].sign() == job.inputs["state"][n].sign())[alive[n]].sum()) for n in sizes)
     return _density(masks.report(prunable, sum(sizes.values()))) | {
         "density_effective": masks.effective(alive),
@@ -285,8 +314,18 @@ def _transfer(job: Job, env: Env) -> Result:
     return Result({"state": {n: w if n.startswith(redrawn) else source[n] for n, w in fresh.items()}})
 
 
+def _compact(job: Job, env: Env) -> Result:
+    """The physically smaller network's weights and buffers."""
+    return Result({"state": compact.shrink(_module(job.params, env), job.inputs["state"], job.inputs["channels"])})
+
+
+def _expand(job: Job, env: Env) -> Result:
+    return Result({"mask": channels.expand(_module(job.params, env), job.inputs["channels"])})
+
+
 TRANSFORMS: dict[str, Callable[[Job, Env], Result]] = {
     "shuffle": _shuffle, "shuffle-globally": _shuffle_globally, "noise": _noise, "elastic": _elastic, "transfer": _transfer,
+    "compact": _compact, "expand-channels": _expand,
 }  # fmt: skip
 
 
@@ -326,9 +365,35 @@ def _mask_overlap(job: Job) -> list[Value]:
     return [Value("mask_overlap_ratio", share), Value("mask_overlap_chance_ratio", chance), Value("mask_distance", distance)]
 
 
+def _drawn(job: Job) -> list[dict[str, Tensor]]:
+    """Masks at every check of a search, whose segments are the inputs in order; permuted within layers where the control asks for it."""
+    parts = [job.inputs[role] for role in sorted(job.inputs)]
+    scales = {n: torch.cat([part[n] for part in parts]) for n in parts[0] if n != "it"}
+    found = drawing.masks_of(scales, job.params["rate"])
+    if path := job.params.get("shuffled"):
+        return [masks.shuffled(mask, seeds.stream(*path, t)) for t, mask in enumerate(found)]
+    return found
+
+
+def _mask_distances(job: Job) -> list[Value]:
+    """Mask distance of pairs of epochs; a check is made after every epoch of the paper's schedule."""
+    found = _drawn(job)
+    table, one = drawing.distances(found), 1 / masks.size(found[0])
+    pairs = drawing.chosen_pairs(len(found))
+    return [Value("mask_distance", float(table[a - 1, b - 1]), None, one, condition={"from_epoch": a, "to_epoch": b}) for a, b in pairs]
+
+
+def _draw(job: Job) -> list[Value]:
+    """The epoch at which a rule draws, of a schedule of so many; censored where it never does."""
+    p, found = job.params, _drawn(job)
+    at = drawing.first(found, p["rule"], p["epsilon"])
+    epoch, share = p["epochs"] if at is None else at + 1, 100 / p["epochs"]
+    return [Value("epoch_drawn_ep", epoch, None, 1.0, at is None), Value("search_length_pct", epoch * share, None, share, at is None)]
+
+
 MEASURES: dict[str, Callable[[Job], list[Value]]] = {
     "weight-movement": _weight_movement, "init-magnitude": _init_magnitude, "mask-overlap": _mask_overlap,
-    "stability": _stability,
+    "stability": _stability, "mask-distances": _mask_distances, "draw": _draw,
 }  # fmt: skip
 
 
@@ -350,7 +415,27 @@ def _layer_density(job: Job, env: Env) -> Result:
     return Result(values=values)
 
 
-OF_NETWORKS: dict[str, Callable[[Job, Env], Result]] = {"linear-path": _linear_path, "layer-density": _layer_density}  # these must know the network
+def _training_cost(job: Job, env: Env) -> Result:
+    """FLOPs of search, retraining and both, and the size of the network that is retrained."""
+    p, kept = job.params, job.inputs.get("channels")
+    whole, small, shape = _module(p, env), _module(p, env, kept), p["input_shape"]
+    drawn = _begun(job).get("start")
+    search_it, start = (p["search_it"], 0) if drawn is None else (drawn, drawn if p["goes_on"] else 0)
+    search = cost.training_flops(whole, shape, search_it * p["batch_size"])
+    retrain = cost.training_flops(small, shape, (p["length_it"] - start) * p["batch_size"])
+    flops_pct = 100 * cost.forward_flops(small, shape) / cost.forward_flops(whole, shape)
+    left = cost.parameters(small)
+    values = {"training_flops": search + retrain, "search_flops": search, "retraining_flops": retrain, "flops_remaining_pct": flops_pct,
+              "parameters_count": left, "parameters_remaining_pct": 100 * left / cost.parameters(whole)}  # fmt: skip
+    if drawn is not None:
+        values |= {"epoch_drawn_ep": drawn * p["epochs"] / p["length_it"], "search_length_pct": 100 * drawn / p["length_it"]}
+    return Result(values=[Value(metric, value) for metric, value in values.items()])
+
+
+# These must know the network.
+OF_NETWORKS: dict[str, Callable[[Job, Env], Result]] = {
+    "linear-path": _linear_path, "layer-density": _layer_density, "training-cost": _training_cost,
+}  # fmt: skip
 
 
 def _measure(job: Job, env: Env) -> Result:

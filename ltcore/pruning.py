@@ -44,7 +44,28 @@ def prune_global(scores: Mapping[str, Tensor], mask: Mask, rates: Mapping[str, f
     return {**mask, **{name: part.reshape(mask[name].shape) for name, part in zip(names, parts)}}
 
 
-SCOPES = {"layerwise": prune_layerwise, "global": prune_global}
+def prune_global_keep_one(scores: Mapping[str, Tensor], mask: Mask, rates: Mapping[str, float]) -> dict[str, Tensor]:
+    """As ``prune_global``, but of each tensor the best entry stays (of equal ones the last), and others go in their place.
+
+    For channels: a layer without channels would cut the network. Fewer than asked go only where nothing but these is left.
+    """
+    safe = {name: _best_last(scores[name], m) for name, m in mask.items() if name in rates}
+    k = count(next(iter(rates.values())), sum(int(mask[name].sum()) for name in safe))
+    most = sum(max(int(mask[name].sum()) - 1, 0) for name in safe)
+    if k <= most:
+        return prune_global(safe, mask, rates)
+    return {**mask, **{name: mask[name] & (safe[name] == math.inf) for name in safe}}
+
+
+def _best_last(scores: Tensor, mask: Tensor) -> Tensor:
+    """Scores with infinity at the best kept entry and at no other."""
+    flat, where = scores.flatten().clamp(max=torch.finfo(scores.dtype).max), mask.flatten().nonzero().squeeze(1)
+    if len(where):
+        flat[where[torch.sort(flat[where], stable=True).indices[-1]]] = math.inf
+    return flat.reshape(scores.shape)
+
+
+SCOPES = {"layerwise": prune_layerwise, "global": prune_global, "global-keep-one": prune_global_keep_one}
 
 
 def prune(scores: Mapping[str, Tensor], mask: Mask, rates: Mapping[str, float], scope: str) -> dict[str, Tensor]:
@@ -54,7 +75,7 @@ def prune(scores: Mapping[str, Tensor], mask: Mask, rates: Mapping[str, float], 
         scores: prunable parameter -> scores of its shape; NaN counts as lowest.
         mask: what is kept so far.
         rates: prunable parameter -> share of its remaining weights to remove.
-        scope: ``layerwise`` or ``global``.
+        scope: ``layerwise``, ``global`` or ``global-keep-one``.
     """
     clean = {name: torch.nan_to_num(s, nan=-math.inf, posinf=math.inf, neginf=-math.inf) for name, s in scores.items()}
     return SCOPES[scope](clean, mask, rates)

@@ -48,6 +48,7 @@ class Optimizer:
     warmup_it: int = 0
     drops_it: tuple[int, ...] = ()
     factor: float = 0.1
+    bn_l1: float = 0.0  # strength of the L1 term on every batch-norm scale; said in stages only where it is not 0
 
 
 @dataclass(frozen=True)
@@ -64,8 +65,8 @@ class Pruning:
     """A share ``rates[kind]`` of what remains goes each round; kinds of layer that are not named are never pruned.
 
     Args:
-        scope: ``layerwise`` or ``global`` (all prunable layers ranked together; one rate then).
-        counts: what the printed percentage is of: ``all-weights`` or ``prunable``.
+        scope: ``layerwise`` or ``global`` (all prunable layers ranked together; one rate then); ``global-keep-one`` for channels.
+        counts: what the printed percentage is of: ``all-weights``, ``prunable`` or ``channels``.
     """
 
     rates: Mapping[str, float]
@@ -92,9 +93,10 @@ class Recipe:
 
 
 WORDS = {
-    "optimizer.name": ("adam", "sgd"), "pruning.scope": ("layerwise", "global"), "pruning.counts": ("all-weights", "prunable"),
+    "optimizer.name": ("adam", "sgd"), "pruning.scope": ("layerwise", "global", "global-keep-one"),
+    "pruning.counts": ("all-weights", "prunable", "channels"),
     "data.labels": ("true", "shuffled"), "data.augment": ("none", "crop-flip", "resized-crop-flip"), "optimizer_state": ("fresh", "kept"),
-    "precision": ("fp32", "fp64", "tf32", "bf16"),
+    "precision": ("fp32", "fp64", "tf32", "bf16", "bfp8"),
 }  # fmt: skip
 _POINT = re.compile(r"early-stop|end|\d+it")
 

@@ -130,6 +130,7 @@ class Control:
         claims: claim ids. control: name in ``ltcore.imp.CONTROLS``.
         scaled: how ``experiment`` is run on ``data`` for the pair, positive and control alike; without arms, all experiments of that id
             run those that they have at scale ``quick``, with these trials, levels and changes.
+        only: condition -> values to which the claims' tests are narrowed, where they speak of networks that the pair does not run.
     """
 
     claims: tuple[str, ...]
@@ -137,6 +138,7 @@ class Control:
     data: str
     experiment: str
     scaled: Scaled
+    only: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -47,6 +47,22 @@ def test_positive_replicates_and_control_does_not(store, key):
     assert not broken, controls.render(broken)
 
 
+def test_channel_masks_settle_and_shuffled_ones_do_not(store):
+    """earlybird2020: the claims about mask distance, on a narrow VGG-11 and scikit-learn's digits."""
+    found = controls.run("earlybird2020", store)
+    assert {v.claim for v in found} == {"mask-distance-settles", "detector-fires-early"}
+    broken = [v for v in found if not v.holds]
+    assert not broken, controls.render(broken)
+
+
+def test_a_control_may_be_narrowed_to_the_network_that_it_runs():
+    claim = claims.by_id(papers.load("earlybird2020"), "mask-distance-settles")
+    own = controls._on_protocol(claim, "mask-distance-cifar100", {"network": ("vgg16",), "rewind": ("0it",)})
+    parts = list(claims.parts(claims.tree(own)))
+    assert len(parts) == 8 and {w["network"] for p in parts for o in p.operands for w in o.wants} == {"vgg16"}
+    assert "rewind" not in parts[0].operands[0].wants[0]
+
+
 def test_a_control_is_judged_by_the_tests_of_its_own_network_alone():
     claim = claims.by_id(papers.load("stabilizing2019"), "s4-winning-is-stable")
     own = controls._on_protocol(claim, "lenet-mnist")

@@ -17,7 +17,7 @@ def test_generated_tables_are_up_to_date(page):
     assert pages.rendered(text) == text, f"{page} is out of date: run 'python -m bench.pages'"
 
 
-@pytest.mark.parametrize("name", [pages.FULL, pages.QUICK, pages.STABLE, pages.STABLE_QUICK, pages.ELASTIC_QUICK, pages.TRAVEL])
+@pytest.mark.parametrize("name", [pages.FULL, pages.QUICK, pages.STABLE, pages.STABLE_QUICK, pages.ELASTIC_QUICK, pages.TRAVEL, pages.EARLY_QUICK])
 def test_packed_results_are_whole(name, tmp_path):
     store = Store(tmp_path / "store")
     path = pages.ROOT / "results" / f"{name}.json.gz"

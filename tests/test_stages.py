@@ -71,6 +71,7 @@ CHANGES = {
     "optimizer.betas": {"optimizer__betas": (0.9, 0.99)}, "optimizer.eps": {"optimizer__eps": 1e-7},
     "optimizer.weight_decay": {"optimizer__weight_decay": 1e-4}, "optimizer.warmup_it": {"optimizer__warmup_it": 10},
     "optimizer.drops_it": {"optimizer__drops_it": (100,)}, "optimizer.factor": {"optimizer__factor": 0.2},
+    "optimizer.bn_l1": {"optimizer__bn_l1": 1e-4},
     "batch_size": {"batch_size": 61}, "length": {"length": "50001it"}, "evaluate.every_it": {"evaluate__every_it": 50},
     "evaluate.test": {"evaluate__test": ("end",)}, "evaluate.train": {"evaluate__train": ()}, "rewind": {"rewind": "100it"},
     "precision": {"precision": "fp64"}, "control": {"control": "no-training"},

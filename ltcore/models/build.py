@@ -1,6 +1,8 @@
 """From a declared model to its first weights, its layers' kinds and sizes."""
 from __future__ import annotations
 
+import functools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -37,8 +39,22 @@ def _kaiming_normal(module: nn.Module) -> None:
             nn.init.zeros_(layer.bias)
 
 
+def _slimming(module: nn.Module, output_sd: float | None = 0.01) -> None:
+    """Convolutions N(0, 2 / (kernel × outputs)), batch-norm scales 0.5, the linear layer N(0, 0.01²) where said, no biases
+    (official code of You et al. 2020, which is network slimming's; its ResNets leave the linear layer as PyTorch draws it)."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d):
+            nn.init.normal_(layer.weight, 0.0, math.sqrt(2 / (math.prod(layer.kernel_size) * layer.out_channels)))
+        elif isinstance(layer, nn.BatchNorm2d):
+            nn.init.constant_(layer.weight, 0.5)
+        elif isinstance(layer, nn.Linear) and output_sd is not None:
+            nn.init.normal_(layer.weight, 0.0, output_sd)
+            nn.init.zeros_(layer.bias)
+
+
 INITS: dict[str, Callable[[nn.Module], None]] = {
-    "glorot-normal": _glorot_normal, "kaiming-normal": _kaiming_normal, "module": lambda module: None,
+    "glorot-normal": _glorot_normal, "kaiming-normal": _kaiming_normal, "module": lambda module: None, "slimming": _slimming,
+    "slimming-resnet": functools.partial(_slimming, output_sd=None),
 }  # fmt: skip
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import nn
 
+from ltcore.channels import Link
 from ltcore.data.torchvision_compat import torchvision_models
 from ltcore.models.layers import image
 from ltcore.names import nearest
@@ -38,7 +39,24 @@ def torchvision_net(input_shape: Sequence[int], classes: int, arch: str = "resne
         _take_channels(net, channels)
     projections = [name for name, m in net.named_modules() if ".downsample." in name and isinstance(m, nn.Conv2d)]
     net.layer_kinds = {f"{name}.weight": "shortcut" for name in projections}
+    if isinstance(net, models.ResNet):
+        net.channel_links = _resnet_links(net)
     return net
+
+
+def _resnet_links(net: nn.Module) -> dict[str, Link]:
+    """Of torchvision's ResNets: ``bn1`` follows ``conv1`` and feeds ``conv2`` and so on; the last of a block, the stem's and the
+    projections' add to a stream."""
+    there, found = {name for name, _ in net.named_modules()}, {}
+    for name, _ in ((n, m) for n, m in net.named_modules() if isinstance(m, nn.BatchNorm2d)):
+        block, _, leaf = name.rpartition(".")
+        if leaf.startswith("bn"):
+            at = f"{block}.conv" if block else "conv"
+            following = f"{at}{int(leaf[2:]) + 1}"
+            found[name] = Link(f"{at}{leaf[2:]}", (following,) if following in there else ())
+        else:  # downsample.0 and .1
+            found[name] = Link(f"{block}.{int(leaf) - 1}")
+    return found
 
 
 def _take_channels(net: nn.Module, channels: int) -> None:

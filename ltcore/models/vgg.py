@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ltcore.channels import Link
 from ltcore.models.layers import conv3x3, image, widths
 
 STAGES = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}  # depth -> convolutions in each stage
@@ -45,6 +46,8 @@ class VGG(nn.Module):
         self.norm = nn.ModuleList(nn.BatchNorm2d(b) for b in convs[1:])
         self.hidden = nn.ModuleList(nn.Linear(convs[-1], convs[-1]) for _ in range(linear - 1))
         self.output = nn.Linear(convs[-1], classes)
+        after = [*(f"conv.{i}" for i in range(1, len(self.conv))), "output"]
+        self.channel_links = {f"norm.{i}": Link(f"conv.{i}", (name,)) for i, name in enumerate(after)}
 
     def forward(self, x: Tensor) -> Tensor:  # (B, C, H, W) -> (B, classes)
         for i, (conv, norm) in enumerate(zip(self.conv, self.norm)):

@@ -5,19 +5,20 @@ What comes out depends on each replicate's own inputs alone, not on which others
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ltcore import seeds
+from ltcore import channels, drawing, seeds
 from ltcore.data import Dataset
 from ltcore.models import split_state
 from ltcore.recipe import Evaluate, Optimizer
-from ltcore.training import backends, optimizers, precision, supervised
+from ltcore.training import backends, bfp, optimizers, precision, supervised
 from ltcore.training.capture import Captured
 from ltcore.training.rigl import Regrow, move
 
@@ -43,6 +44,7 @@ class Segment:
     precision: str = "fp32"
     augment: str = "crop-flip"  # what is done where the streams have one for it
     regrow: Regrow | None = None  # a mask that moves
+    track: drawing.Draw | None = None  # note the scales of channels, and maybe stop at a draw
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,7 @@ class Trained:
     curves: dict[str, list[float]]
     facts: dict[str, Any]
     mask: dict[str, Tensor] = field(default_factory=dict)  # at the end, where it moved
+    tracked: dict[str, Tensor] = field(default_factory=dict)  # scale -> (checks, C), where the segment tracks them
 
 
 @dataclass
@@ -95,6 +98,7 @@ class _Run:
     reads: Tensor  # (declared points, parts, R, 2): loss and accuracy
     loss_sum: Tensor  # (R,) training loss since the last evaluation
     progress: Tensor  # (3,): next iteration, evaluations done, iteration of the last evaluation
+    tracked: dict[str, Tensor]  # scale -> (checks, R, C), filled as far as the segment is
     masks: dict[str, Tensor] = field(default_factory=dict)  # (R, …), where they move
 
     def flat(self) -> dict[str, Tensor]:
@@ -130,12 +134,14 @@ def _train(module: nn.Module, data: Dataset, segment: Segment, replicates: Seque
         saved = checkpoints.load()
         if saved:
             run.restore(saved)
-        engine = _engine(module, segment, run, batches, backend)
+        rounding = _rounding(segment, replicates, run, batches.device, fresh=not saved)
+        watched, backend = (rounding.watched(module), "loop") if rounding else (module, backend)
+        engine = _engine(watched, segment, run, batches, backend)
         with seeds.global_stream(*streams[0].order, "module", segment.start):  # for a user's nn.Dropout, which knows no stream
             if saved and GLOBAL_RNG in saved:
                 torch.set_rng_state(saved[GLOBAL_RNG])
-            _steps(engine, batches, segment, run, masks, checkpoints)
-        return _finish(engine, batches, segment, run)
+            reached = _steps(engine, batches, segment, run, masks, checkpoints, channels.scales(module), rounding)
+        return _finish(engine, batches, replace(segment, stop=reached), run)
 
 
 def _engine(module: nn.Module, segment: Segment, run: _Run, batches: supervised.Batches, backend: str | None) -> Any:
@@ -161,6 +167,7 @@ def _begin(module: nn.Module, segment: Segment, replicates: Sequence[Replicate],
         reads=torch.full((len(_declared(segment)), len(PARTS), copies, 2), math.nan, dtype=torch.float64),
         loss_sum=torch.zeros(copies, dtype=torch.float64, device=device),
         progress=torch.tensor([segment.start, 0, segment.start]),
+        tracked={n: torch.zeros(len(_checks(segment)), *params[n].shape) for n in channels.kinds(module)} if segment.track else {},
     )  # fmt: skip
     # All bits set where kept: "and" costs what a product costs and leaves pruned weights 0 even under a gradient that is not a number.
     bits = {n: -m.to(BITS[dtype]) for n, m in masks.items() if n in params}
@@ -189,20 +196,37 @@ def evaluation_points(segment: Segment) -> list[int]:
     return points if segment.stop in (segment.start, *points[-1:]) else [*points, segment.stop]
 
 
+def _checks(segment: Segment) -> range:
+    """Iterations after which the scales of channels are noted."""
+    every = segment.track.every_it
+    return range(segment.start - segment.start % every + every, segment.stop + 1, every)
+
+
 def _declared(segment: Segment) -> list[int]:
     """Iterations of this segment that the evaluation names, such as 30000 for ``30000it``."""
     named = {int(p[:-2]) for p in (*segment.evaluate.test, *segment.evaluate.train) if p.endswith("it")}
     return sorted(t for t in named if segment.start < t <= segment.stop)
 
 
-def _steps(engine: Any, batches: supervised.Batches, segment: Segment, run: _Run, masks: Masks, checkpoints: Checkpoints) -> None:
+def _steps(engine: Any, batches: supervised.Batches, segment: Segment, run: _Run, masks: Masks, checkpoints: Checkpoints,
+           scales: list[str], rounding: bfp.Rounding | None) -> int:  # fmt: skip
+    """Trains to the end, or to where a ticket is drawn; returns the iteration reached."""
+    round_ = _rounders(rounding, run)
     points, declared = set(evaluation_points(segment)), _declared(segment)
+    checks = _checks(segment) if segment.track else ()
 
     def step(index: Tensor, lr: optimizers.Rate, t: int | Tensor) -> Tensor:
+        if rounding:
+            rounding.step.copy_(t) if isinstance(t, Tensor) else rounding.step.fill_(t)
         losses, grads = engine.grads(*batches.augmented(index, t))
+        if segment.optimizer.bn_l1:
+            channels.add_l1(run.params, grads, scales, segment.optimizer.bn_l1)
+        round_["gradient"](grads)
         for n, mask in masks.items():
             grads[n].view(mask.dtype).bitwise_and_(mask)
         optimizers.update(segment.optimizer, run.params, grads, run.optimizer, lr)
+        round_["weight"](run.params)
+        round_["momentum"](run.optimizer)
         return losses
 
     if batches.device.type == "cuda" and not batches.data.decoded:  # no graph decodes files; such steps are long enough to launch one by one
@@ -216,9 +240,47 @@ def _steps(engine: Any, batches: supervised.Batches, segment: Segment, run: _Run
             _validate(engine, batches, run, t + 1)
         if t + 1 in declared:
             run.reads[declared.index(t + 1)] = _read(engine, batches, segment.evaluate, f"{t + 1}it")
+        if t + 1 in checks and _drawn(run, segment.track, checks.index(t + 1)):
+            return t + 1
         if t % CHECK_EVERY_IT == 0 or batches.data.decoded:  # a step on decoded images takes seconds
             run.progress[0] = t + 1
             _checkpoint(run, checkpoints)
+    return segment.stop
+
+
+def _rounding(segment: Segment, replicates: Sequence[Replicate], run: _Run, device: torch.device, fresh: bool) -> bfp.Rounding | None:
+    """Block floating point, where the precision class asks for it; first weights are put on its grid."""
+    bits = precision.PRECISIONS[segment.precision].bits
+    if bits is None:
+        return None
+    if len(replicates) > 1:
+        raise ValueError("training in block floating point can't be stacked")
+    rounding = bfp.Rounding(replicates[0].streams.order, bits, device)
+    if fresh:
+        rounding.step.fill_(segment.start)
+        rounding.round_(run.params, rounding.keyed(run.params, "first"))
+    return rounding
+
+
+def _rounders(rounding: bfp.Rounding | None, run: _Run) -> dict[str, Callable[[Mapping[str, Tensor]], None]]:
+    """What rounds gradients, weights and momentum; nothing at full precision."""
+    if rounding is None:
+        return dict.fromkeys(("gradient", "weight", "momentum"), lambda tensors: None)
+    slots = {n: t for n, t in run.optimizer.items() if n != "step"}
+    keys = {use: rounding.keyed(tensors, use) for use, tensors in (("gradient", run.params), ("weight", run.params), ("momentum", slots))}
+    return {use: functools.partial(rounding.round_, keys=of) for use, of in keys.items()}
+
+
+def _drawn(run: _Run, track: drawing.Draw, check: int) -> bool:
+    """Notes the scales at a check; does the rule draw the ticket here? Only a replicate alone can stop."""
+    for n, noted in run.tracked.items():
+        noted[check] = run.params[n].cpu()
+    if track.rule == "none":
+        return False
+    if len(run.best_loss) > 1:
+        raise ValueError("a search that ends at its own draw can't be stacked with others")
+    latest = {n: noted[max(0, check - drawing.QUEUE) : check + 1, 0] for n, noted in run.tracked.items()}
+    return drawing.draws(drawing.masks_of(latest, track.rate), track.rule, track.epsilon)
 
 
 def _regrow(engine: Any, batches: supervised.Batches, regrow: Regrow, run: _Run, t: int) -> Tensor:
@@ -269,7 +331,8 @@ def _finish(engine: Any, batches: supervised.Batches, segment: Segment, run: _Ru
 
 def _row(r: int, batches: supervised.Batches, segment: Segment, run: _Run, end: Mapping[str, Tensor], reads: Mapping[str, Tensor]) -> Trained:
     metrics = {point: _named(read[:, r]) for point, read in reads.items()}
-    curves = {"it": evaluation_points(segment)} | {name: run.curves[:, r, i].tolist() for i, name in enumerate(CURVES)}
+    points = evaluation_points(segment)
+    curves = {"it": points} | {name: run.curves[: len(points), r, i].tolist() for i, name in enumerate(CURVES)}
     optimizer = {n: t.cpu() if n == "step" else t[r].cpu() for n, t in run.optimizer.items()}
     best_it = int(run.best_it[r])
     facts = {
@@ -279,7 +342,9 @@ def _row(r: int, batches: supervised.Batches, segment: Segment, run: _Run, end: 
         "n_val": batches.size("val"), "n_test": batches.size("test"), "n_train": batches.size("train"),
     }  # fmt: skip
     mask = {n: (m[r] != 0).cpu() for n, m in run.masks.items()}
-    return Trained({n: t[r].cpu() for n, t in end.items()}, optimizer, metrics, curves, facts, mask)
+    tracked = {n: noted[: len(_checks(segment)), r] for n, noted in run.tracked.items()}
+    facts |= {"stopped_it": segment.stop} if tracked else {}
+    return Trained({n: t[r].cpu() for n, t in end.items()}, optimizer, metrics, curves, facts, mask, tracked)
 
 
 def _named(read: Tensor) -> dict[str, float]:

@@ -14,16 +14,20 @@ import torch
 
 @dataclass(frozen=True)
 class Precision:
-    """``passes``: forward and backward pass in this type by autocast, with weights, loss and update in ``dtype``."""
+    """``passes``: forward and backward pass in this type by autocast, with weights, loss and update in ``dtype``.
+
+    ``bits``: all that training holds is rounded to block floating point of so many bits: see :mod:`ltcore.training.bfp`.
+    """
 
     dtype: torch.dtype
     tf32: bool = False
     passes: torch.dtype | None = None
+    bits: int | None = None
 
 
 PRECISIONS = {
     "fp32": Precision(torch.float32), "fp64": Precision(torch.float64), "tf32": Precision(torch.float32, tf32=True),
-    "bf16": Precision(torch.float32, passes=torch.bfloat16),
+    "bf16": Precision(torch.float32, passes=torch.bfloat16), "bfp8": Precision(torch.float32, bits=8),
 }  # fmt: skip
 
 

@@ -1,0 +1,195 @@
+"""Arms of channel pruning: a dense run cut at the epochs where tickets are drawn, tickets that become smaller networks, and their costs.
+
+Each is ``(trial, level, draw, plan=…, **options) -> Stage``; a paper's module binds ``plan`` with ``functools.partial``. Levels play no
+part: a ticket is drawn by one pruning to ``channels_remaining_pct``.
+
+References: You et al. 2020, early-bird tickets; Liu et al. 2017, network slimming (a ticket drawn after the last epoch).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ltcore.channels import KIND
+from ltcore.drawing import EPSILON
+from ltcore.errors import UsageError
+from ltcore.imp import Trial
+from ltcore.stages import Output, Stage
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Epochs as the paper counts them, of ``epochs`` in all; on a shorter schedule they shrink with it.
+
+    Args:
+        cuts: epochs after which the dense run's weights are kept, for tickets to be drawn there.
+    """
+
+    epochs: int = 160
+    cuts: tuple[int, ...] = ()
+
+    def it(self, trial: Trial, epoch: int) -> int:
+        """Iterations up to the end of an epoch."""
+        whole = trial.length_it
+        if whole % self.epochs:
+            raise UsageError(
+                f"a length of {whole} iterations does not divide into the schedule's {self.epochs} epochs: take a multiple of that"
+            )
+        return whole // self.epochs * epoch
+
+
+# ---- the dense run -------------------------------------------------------------------------------------------
+def segments(trial: Trial, plan: Schedule) -> list[Stage]:
+    """The dense run, cut at ``plan.cuts``: the same steps as in one piece. Scales are noted after every epoch."""
+    state, optimizer, runs, start = trial.init(), None, [], 0
+    for epoch in sorted({*plan.cuts, plan.epochs}):
+        run = trial.train(state, start=start, stop=plan.it(trial, epoch), optimizer=optimizer, track={"every_it": plan.it(trial, 1)})
+        runs.append(run)
+        state, optimizer, start = run.out("state"), run.out("optimizer"), plan.it(trial, epoch)
+    return runs
+
+
+def dense(trial: Trial, level: int = 0, draw: int = 0, *, plan: Schedule) -> Stage:
+    """The network that is never pruned."""
+    return segments(trial, plan)[-1]
+
+
+def after(trial: Trial, epoch: int, plan: Schedule) -> Output:
+    """W after an epoch of the dense run.
+
+    Raises:
+        UsageError: the schedule has no cut there.
+    """
+    stop = plan.it(trial, epoch)
+    found = next((run for run in segments(trial, plan) if run.params["stop"] == stop), None)
+    if found is None:
+        raise UsageError(
+            f"no ticket can be drawn after epoch {epoch}: the dense run is cut after {', '.join(map(str, plan.cuts))} and {plan.epochs}"
+        )
+    return found.out("state")
+
+
+# ---- tickets -------------------------------------------------------------------------------------------------
+def drawn(trial: Trial, state: Output, channels_remaining_pct: float) -> Output:
+    """The mask of channels at these weights: the lowest scales of the whole network go, each layer's best stays."""
+    scores = trial.score(state, trial.init(), None, "channels", criterion="bn-scale")
+    return trial.prune(scores, None, {KIND: rate(channels_remaining_pct)}, "global-keep-one")
+
+
+def rate(channels_remaining_pct: float) -> float:
+    return round(1 - channels_remaining_pct / 100, 6)
+
+
+def at_epoch(trial: Trial, level: int = 0, draw: int = 0, *, plan: Schedule, channels_remaining_pct: float, epoch_drawn: int) -> Stage:
+    """A ticket drawn after a named epoch, its trained weights kept, retrained for a full schedule."""
+    state = after(trial, epoch_drawn, plan)
+    mask = drawn(trial, state, channels_remaining_pct)
+    return trial.train(trial.compact(state, mask), start=0, channels=mask)
+
+
+def slimmed(trial: Trial, level: int = 0, draw: int = 0, *, plan: Schedule, channels_remaining_pct: float) -> Stage:
+    """Network slimming: drawn at the end of training, then trained for a full schedule again."""
+    return at_epoch(trial, plan=plan, channels_remaining_pct=channels_remaining_pct, epoch_drawn=plan.epochs)
+
+
+PRECISIONS = {"fp32": "fp32", "8bit": "bfp8"}  # the paper's words -> precision classes
+
+
+def search(trial: Trial, plan: Schedule, channels_remaining_pct: float, rule: str = "queue", precision: str = "fp32") -> Stage:
+    """Dense training that ends where the rule draws; at 8 bit in block floating point."""
+    if precision not in PRECISIONS:
+        raise UsageError(f"unknown precision {precision!r} of a search: {' or '.join(PRECISIONS)}")
+    if precision != "fp32":
+        trial = trial.with_changes({"precision": PRECISIONS[precision]})
+    track = {"every_it": plan.it(trial, 1), "rate": rate(channels_remaining_pct), "rule": rule, "epsilon": EPSILON}
+    return trial.train(trial.init(), start=0, track=track)
+
+
+_search = search  # by a name that an argument does not hide
+
+
+def train(trial: Trial, level: int = 0, draw: int = 0, *, plan: Schedule, channels_remaining_pct: float, init: str = "inherit",
+          search: str = "fp32") -> Stage:  # fmt: skip
+    """EB Train: the ticket that the paper's rule draws goes on to the end of the schedule; with ``fresh`` weights it starts a full one.
+
+    ``search`` is the precision of the search; what is drawn is trained on at the recipe's own.
+    """
+    found = _search(trial, plan, channels_remaining_pct, precision=search)
+    mask = drawn(trial, found.out("state"), channels_remaining_pct)
+    if init == "fresh":
+        return trial.train(trial.init("early-bird-fresh", channels=mask), start=0, channels=mask)
+    if init != "inherit":
+        raise UsageError(f"unknown init {init!r} of a drawn ticket: inherit or fresh")
+    return trial.train(trial.compact(found.out("state"), mask), start=0, channels=mask, clock=found.out("search"))
+
+
+# ---- single weights, for comparison --------------------------------------------------------------------------
+def _weights(channels_remaining_pct: float) -> Mapping[str, float]:
+    return dict.fromkeys(("conv", "output"), rate(channels_remaining_pct))
+
+
+def one_shot(trial: Trial, level: int = 0, draw: int = 0, *, plan: Schedule, channels_remaining_pct: float) -> Stage:
+    """A lottery ticket of single weights: the same share of them goes after the dense run, the others go back to their first values."""
+    run = segments(trial, plan)[-1]
+    mask = trial.prune(
+        trial.score(run.out("state"), trial.init(), None, "one-shot", criterion="magnitude"),
+        None,
+        _weights(channels_remaining_pct),
+        "global",
+    )
+    return trial.train(trial.init(), mask, start=0)
+
+
+def snip(trial: Trial, level: int = 0, draw: int = 0, *, plan: Schedule, channels_remaining_pct: float) -> Stage:
+    """SNIP's mask of single weights before any training (Lee et al. 2019)."""
+    mask = trial.prune(
+        trial.score(trial.init(), trial.init(), None, "snip", criterion="snip"), None, _weights(channels_remaining_pct), "global"
+    )
+    return trial.train(trial.init(), mask, start=0)
+
+
+# ---- measures ------------------------------------------------------------------------------------------------
+def distances(trial: Trial, level: int = 0, draw: int = 0, *, plan: Schedule, channels_remaining_pct: float) -> Stage:
+    """Mask distances between epochs of the dense run."""
+    return trial.measure("mask-distances", _noted(trial, plan), rate=rate(channels_remaining_pct), **_shuffled(trial))
+
+
+def detected(trial: Trial, level: int = 0, draw: int = 0, *, plan: Schedule, channels_remaining_pct: float, rule: str = "queue") -> Stage:
+    """When a rule would draw along the dense run."""
+    params = {"rate": rate(channels_remaining_pct), "rule": rule, "epsilon": EPSILON, "epochs": plan.epochs}
+    return trial.measure("draw", _noted(trial, plan), **params, **_shuffled(trial))
+
+
+def _noted(trial: Trial, plan: Schedule) -> dict[str, Output]:
+    return {f"{i:03d}": run.out("search") for i, run in enumerate(segments(trial, plan))}
+
+
+def _shuffled(trial: Trial) -> dict[str, Any]:
+    """The control shuffled-mask: every epoch's mask is permuted within its layers before any distance is taken."""
+    return {"shuffled": [trial.seed, "control"]} if trial.recipe.control == "shuffled-mask" else {}
+
+
+def train_cost(trial: Trial, level: int = 0, draw: int = 0, *, plan: Schedule, channels_remaining_pct: float, init: str = "inherit",
+               search: str = "fp32") -> Stage:  # fmt: skip
+    """FLOPs and sizes of EB Train, and when its ticket was drawn; an operation of 8 bits counts like any other."""
+    found = _search(trial, plan, channels_remaining_pct, precision=search)
+    inputs = {"channels": drawn(trial, found.out("state"), channels_remaining_pct), "clock": found.out("search")}
+    return trial.cost(inputs, goes_on=init == "inherit", search_it=0, epochs=plan.epochs)
+
+
+def at_epoch_cost(trial: Trial, level: int = 0, draw: int = 0, *, plan: Schedule, channels_remaining_pct: float, epoch_drawn: int) -> Stage:
+    """FLOPs and sizes of a ticket drawn after a named epoch."""
+    mask = drawn(trial, after(trial, epoch_drawn, plan), channels_remaining_pct)
+    return trial.cost({"channels": mask}, goes_on=False, search_it=plan.it(trial, epoch_drawn), epochs=plan.epochs)
+
+
+def slimmed_cost(trial: Trial, level: int = 0, draw: int = 0, *, plan: Schedule, channels_remaining_pct: float) -> Stage:
+    """FLOPs and sizes of network slimming."""
+    return at_epoch_cost(trial, plan=plan, channels_remaining_pct=channels_remaining_pct, epoch_drawn=plan.epochs)
+
+
+def dense_cost(trial: Trial, level: int = 0, draw: int = 0, *, plan: Schedule, searches: int = 0, **sizes: float) -> Stage:
+    """FLOPs of a dense training, after ``searches`` others: single weights that are removed save nothing in this count."""
+    return trial.cost({}, goes_on=False, search_it=searches * plan.it(trial, plan.epochs), epochs=plan.epochs)
