@@ -52,15 +52,17 @@ def write(file: Path, which: Which, store: Store) -> None:
     if "mask" not in inputs:
         raise UserError(f"arm {which.arm} at level {which.level} has no mask in {store.root}, or was not run yet: run 'replicate' first")
     record, found = store.record(point["stage"]), _found_by(store, inputs["mask"][0])
+    experiment = manifest["experiments"][point["label"]]
+    giver = experiment.get("sources", {}).get(_source(point), experiment)
     about = {
         "paper": which.paper, "scale": manifest["scale"], "protocol": point["protocol"], "experiment": point["label"], "arm": which.arm, "level": which.level,
         "condition": point["condition"], "draw": point["draw"],
-        "trial": which.trial, "rewind": manifest["experiments"][point["label"]]["recipe"]["rewind"],
+        "trial": which.trial, "rewind": giver["recipe"]["rewind"],
         "model": record["stage"]["params"]["model"], "input_shape": record["stage"]["params"]["input_shape"],
         "classes": record["stage"]["params"]["classes"], "data": record["stage"]["params"]["data"], "stage": point["stage"],
         "inputs": inputs,
         # A ticket may be trained elsewhere than it was found: ``data`` and ``classes`` above are those of the training run.
-        "found_on": {key: found.get(key) for key in ("data", "classes", "optimizer", "batch_size")}, "recipe": manifest["experiments"][point["label"]]["recipe"],
+        "found_on": {key: found.get(key) for key in ("data", "classes", "optimizer", "batch_size")}, "recipe": experiment["recipe"],
     }  # fmt: skip
     ticket = tickets.Ticket(store.load(*inputs["mask"]), store.load(*inputs["state"]), about)
     try:
@@ -93,11 +95,16 @@ def _point(manifest: Mapping[str, Any], which: Which) -> Mapping[str, Any]:
 SOURCES = ("source", "source_optimizer")  # conditions that say where a ticket was found
 
 
+def _source(point: Mapping[str, Any]) -> str:
+    """The source that a point names; empty where it names none."""
+    return next((point["condition"][k] for k in SOURCES if k in point["condition"]), "")
+
+
 def _from_source(points: list[Mapping[str, Any]], which: Which) -> Mapping[str, Any]:
     """The first point; where several sources gave such a ticket the one that was named."""
     by_source: dict[str, Mapping[str, Any]] = {}
     for p in points:
-        by_source.setdefault(next((p["condition"][k] for k in SOURCES if k in p["condition"]), ""), p)
+        by_source.setdefault(_source(p), p)
     if which.source is None and len(by_source) > 1:
         raise UsageError(f"arm {which.arm} at level {which.level} has several sources: name one with --source, {', '.join(filter(None, by_source))}")
     if which.source is not None and which.source not in by_source:

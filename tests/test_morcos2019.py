@@ -207,6 +207,11 @@ def test_a_transferred_ticket_as_one_file(tmp_path):
         ticket_verb.write(file, dataclasses.replace(which, source="adm"), store)
     ticket_verb.write(file, dataclasses.replace(which, source="adam"), store)
     ticket, about = tickets.load(file), tickets.load(file).about
+    late = {**made.about, which.experiment: {**made.about[which.experiment]}}
+    late[which.experiment]["sources"]["adam"]["recipe"]["rewind"] = "3ep"  # the source's step is the ticket's, not the target's
+    store.write_manifest(plan.manifest_name(made), {**plan.manifest(made, store), "experiments": late})
+    ticket_verb.write(file, dataclasses.replace(which, source="adam"), store)
+    assert (about["rewind"], tickets.load(file).about["rewind"]) == ("10it", "3ep")
     assert (about["protocol"], about["condition"]["source_optimizer"], about["found_on"]["optimizer"]["name"]) == ("optimizer-transfer-vgg19", "adam", "adam")
     assert (about["recipe"]["optimizer"]["name"], about["data"]["name"], about["found_on"]["data"]["name"]) == ("sgd", "mnist1d", "mnist1d")
     assert ticket.density == pytest.approx(0.64, abs=1e-3) and about["condition"]["level"] == 2
