@@ -65,7 +65,7 @@ def failed(done: subprocess.CompletedProcess, *words: str, code: int = 1) -> str
     (("compare", "frankle2018"), ("did you mean 'frankle2019'?",)),
     (("explain", "frankle2018"), ("did you mean 'frankle2019'?",)),
     (("status", "frankle2018"), ("did you mean 'frankle2019'?",)),
-    (("replicate", "morcos2019"), ("data only",)),
+    (("replicate", "lee2019"), ("data only",)),
     (("replicate", "frankle2019", "--scale", "smok"), ("did you mean 'smoke'?",)),
     (("replicate", "frankle2019", "--device", "gpu"), ("auto, cpu or cuda",)),
     (("replicate", "frankle2019", "--executor", "dask"), ("use local or ray",)),
