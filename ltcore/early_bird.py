@@ -1,6 +1,6 @@
 """Arms of channel pruning: a dense run cut at the epochs where tickets are drawn, tickets that become smaller networks, and their costs.
 
-Each is ``(trial, level, draw, plan=…, **options) -> Stage``; a paper's module binds ``plan`` with ``functools.partial``. Levels play no
+Each is ``(trial, level, draw, plan=…, **options) -> Stage``; a paper's module binds ``plan``. Levels play no
 part: a ticket is drawn by one pruning to ``channels_remaining_pct``.
 
 References: You et al. 2020, early-bird tickets; Liu et al. 2017, network slimming (a ticket drawn after the last epoch).
@@ -9,35 +9,14 @@ References: You et al. 2020, early-bird tickets; Liu et al. 2017, network slimmi
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from ltcore.channels import KIND
 from ltcore.drawing import EPSILON
+from ltcore.epochs import Schedule
 from ltcore.errors import UsageError
 from ltcore.imp import Trial
 from ltcore.stages import Output, Stage
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """Epochs as the paper counts them, of ``epochs`` in all; on a shorter schedule they shrink with it.
-
-    Args:
-        cuts: epochs after which the dense run's weights are kept, for tickets to be drawn there.
-    """
-
-    epochs: int = 160
-    cuts: tuple[int, ...] = ()
-
-    def it(self, trial: Trial, epoch: int) -> int:
-        """Iterations up to the end of an epoch."""
-        whole = trial.length_it
-        if whole % self.epochs:
-            raise UsageError(
-                f"a length of {whole} iterations does not divide into the schedule's {self.epochs} epochs: take a multiple of that"
-            )
-        return whole // self.epochs * epoch
 
 
 # ---- the dense run -------------------------------------------------------------------------------------------
@@ -190,6 +169,11 @@ def slimmed_cost(trial: Trial, level: int = 0, draw: int = 0, *, plan: Schedule,
     return at_epoch_cost(trial, plan=plan, channels_remaining_pct=channels_remaining_pct, epoch_drawn=plan.epochs)
 
 
-def dense_cost(trial: Trial, level: int = 0, draw: int = 0, *, plan: Schedule, searches: int = 0, **sizes: float) -> Stage:
-    """FLOPs of a dense training, after ``searches`` others: single weights that are removed save nothing in this count."""
-    return trial.cost({}, goes_on=False, search_it=searches * plan.it(trial, plan.epochs), epochs=plan.epochs)
+def dense_cost(trial: Trial, level: int = 0, draw: int = 0, *, plan: Schedule, **sizes: float) -> Stage:
+    """FLOPs of one dense training: single weights that are removed save nothing in this count."""
+    return trial.cost({}, goes_on=False, search_it=0, epochs=plan.epochs)
+
+
+def two_dense_cost(trial: Trial, level: int = 0, draw: int = 0, *, plan: Schedule, **sizes: float) -> Stage:
+    """FLOPs of a dense training after another: a lottery ticket's."""
+    return trial.cost({}, goes_on=False, search_it=plan.it(trial, plan.epochs), epochs=plan.epochs)

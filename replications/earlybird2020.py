@@ -6,11 +6,9 @@ Numbers and claims stand in ``published/earlybird2020.yaml``; every choice below
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from functools import partial
 from typing import Any
 
-from ltcore import early_bird as eb
-from ltcore.early_bird import Schedule
+from ltcore.epochs import Schedule
 from ltcore.recipe import Data, Evaluate, Model, Optimizer, Pruning, Recipe, changed
 from ltcore.stages import Stage
 from replications.earlybird2020_card import DEVIATIONS, SETTINGS
@@ -48,67 +46,77 @@ NEEDS_GPU = "needs a GPU: 160 epochs of VGG-16 are 15 PFLOP, a day on a core, an
 NEEDS_IMAGENET = "needs ImageNet and a GPU: 90 epochs of ResNet-18 are 1.3 EFLOP"
 
 
-DENSE_COST, WINNING = partial(eb.dense_cost, searches=0), partial(eb.dense_cost, searches=1)
 
 
 # ---- arms ----------------------------------------------------------------------------------------------------
-def _arm(build: Callable[..., Stage], name: str, plan: Schedule, **options: Any) -> Arm:
-    """``options`` are what a row has to name."""
-    return Arm(partial(build, plan=plan), name, (0,), options=options)
+def _arm(build: str, name: str, plan: Schedule, **options: Any) -> Arm:
+    """An arm of ``ltcore.early_bird``; ``options`` are what a row has to name."""
+    return Arm(_bound(build, plan), name, (0,), options=options)
+
+
+def _bound(build: str, plan: Schedule) -> Callable[..., Stage]:
+    """Looked up when a graph is built: a listing of papers does without PyTorch."""
+
+    def bound(trial: Any, level: int = 0, draw: int = 0, **options: Any) -> Stage:
+        from ltcore import early_bird
+
+        return getattr(early_bird, build)(trial, level, draw, plan=plan, **options)
+
+    return bound
 
 
 def _dense(plan: Schedule) -> tuple[Arm, ...]:
-    return (_arm(eb.dense, "dense", plan),)
+    return (_arm("dense", "dense", plan),)
 
 
 def _drawn(plan: Schedule, epochs: tuple[int, ...], *kept_pct: int) -> tuple[Arm, ...]:
     """Tickets drawn after named epochs and retrained."""
-    return tuple(_arm(eb.at_epoch, "early-bird", plan, channels_remaining_pct=pct, epoch_drawn=e) for e in epochs for pct in kept_pct)
+    return tuple(_arm("at_epoch", "early-bird", plan, channels_remaining_pct=pct, epoch_drawn=e) for e in epochs for pct in kept_pct)
 
 
 def _drawn_costs(plan: Schedule, epochs: tuple[int, ...], *kept_pct: int) -> tuple[Arm, ...]:
-    return tuple(_arm(eb.at_epoch_cost, "early-bird", plan, channels_remaining_pct=pct, epoch_drawn=e) for e in epochs for pct in kept_pct)
+    return tuple(_arm("at_epoch_cost", "early-bird", plan, channels_remaining_pct=pct, epoch_drawn=e) for e in epochs for pct in kept_pct)
 
 
 def _mask_arms(plan: Schedule, *kept_pct: int) -> tuple[Arm, ...]:
     """The heat map, and when either rule would draw; a rule other than the paper's has to be named."""
-    return (*(_arm(build, "early-bird", plan, channels_remaining_pct=pct) for pct in kept_pct for build in (eb.distances, eb.detected)),
-            *(_arm(eb.detected, "early-bird", plan, channels_remaining_pct=pct, rule="newest") for pct in kept_pct))  # fmt: skip
+    return (*(_arm(build, "early-bird", plan, channels_remaining_pct=pct) for pct in kept_pct for build in ("distances", "detected")),
+            *(_arm("detected", "early-bird", plan, channels_remaining_pct=pct, rule="newest") for pct in kept_pct))  # fmt: skip
 
 
 def _train_arms(plan: Schedule, *kept_pct: int) -> tuple[Arm, ...]:
     """EB Train with kept and with fresh weights, and what each costs."""
-    builds = ((eb.train, {}), (eb.train_cost, {}), (eb.train, {"init": "fresh"}), (eb.train_cost, {"init": "fresh"}))
+    builds = (("train", {}), ("train_cost", {}), ("train", {"init": "fresh"}), ("train_cost", {"init": "fresh"}))
     return _with_options(builds, plan, *kept_pct)
 
 
 def _low_precision(plan: Schedule, *kept_pct: int) -> tuple[Arm, ...]:
     """EB Train LF: the search in 8-bit block floating point, the ticket at full precision."""
-    return _with_options(((eb.train, {"search": "8bit"}), (eb.train_cost, {"search": "8bit"})), plan, *kept_pct)
+    return _with_options((("train", {"search": "8bit"}), ("train_cost", {"search": "8bit"})), plan, *kept_pct)
 
 
-def _with_options(builds: Iterable[tuple[Callable[..., Stage], Mapping[str, str]]], plan: Schedule, *kept_pct: int) -> tuple[Arm, ...]:
+def _with_options(builds: Iterable[tuple[str, Mapping[str, str]]], plan: Schedule, *kept_pct: int) -> tuple[Arm, ...]:
     return tuple(_arm(build, "early-bird", plan, channels_remaining_pct=pct, **more) for build, more in builds for pct in kept_pct)
 
 
 def _others(plan: Schedule, *kept_pct: int) -> tuple[Arm, ...]:
     """The methods of Table 2 that this program has."""
-    builds = ((eb.one_shot, "one-shot"), (eb.snip, "snip"), (eb.slimmed, "network-slimming"))
+    builds = (("one_shot", "one-shot"), ("snip", "snip"), ("slimmed", "network-slimming"))
     return (*(_arm(build, name, plan, channels_remaining_pct=pct) for pct in kept_pct for build, name in builds), *_costs(plan, *kept_pct))
 
 
 def _costs(plan: Schedule, *kept_pct: int) -> tuple[Arm, ...]:
     """What the others cost, and the dense net. Single weights that go save nothing; LT one-shot trains a dense net first, SNIP does not."""
-    builds = ((WINNING, "one-shot"), (DENSE_COST, "snip"), (eb.slimmed_cost, "network-slimming"))
+    builds = (("two_dense_cost", "one-shot"), ("dense_cost", "snip"), ("slimmed_cost", "network-slimming"))
     return (
         *(_arm(build, name, plan, channels_remaining_pct=pct) for pct in kept_pct for build, name in builds),
-        _arm(DENSE_COST, "dense", plan),
+        _arm("dense_cost", "dense", plan),
     )
 
 
 def _slimmed(plan: Schedule, *kept_pct: int) -> tuple[Arm, ...]:
     return tuple(
-        _arm(build, "network-slimming", plan, channels_remaining_pct=pct) for pct in kept_pct for build in (eb.slimmed, eb.slimmed_cost)
+        _arm(build, "network-slimming", plan, channels_remaining_pct=pct) for pct in kept_pct for build in ("slimmed", "slimmed_cost")
     )
 
 
@@ -162,9 +170,9 @@ def _table2(dataset: str, *kept_pct: int, **scaled: Scaled) -> Experiment:
 
 def _by_epoch(network: str, *kept_pct: int) -> Experiment:
     epochs = (1, 3, 5, 10, 20, 40, 60)
-    arms = (*_drawn_costs(CIFAR, epochs, *kept_pct), _arm(WINNING, "winning-ticket", CIFAR),
+    arms = (*_drawn_costs(CIFAR, epochs, *kept_pct), _arm("two_dense_cost", "winning-ticket", CIFAR),
             # The printed ratios name the early-bird ticket's size and epoch for both sides.
-            *(_arm(WINNING, "winning-ticket", CIFAR, channels_remaining_pct=p, epoch_drawn=e) for e in epochs for p in kept_pct))  # fmt: skip
+            *(_arm("two_dense_cost", "winning-ticket", CIFAR, channels_remaining_pct=p, epoch_drawn=e) for e in epochs for p in kept_pct))  # fmt: skip
     return _experiment("eb-flops-by-epoch", network, "cifar10", arms, {"network": network}, {"dataset": "cifar10", "version": "older"}, {})
 
 
@@ -175,7 +183,7 @@ def _schedule(network: str, variant: str, changes: Mapping[str, Any]) -> Experim
 
 def _precisions(network: str) -> Experiment:
     """When the search draws, at either precision."""
-    arms = tuple(_arm(eb.train_cost, "early-bird", CIFAR, channels_remaining_pct=70, search=at) for at in ("8bit", "fp32"))
+    arms = tuple(_arm("train_cost", "early-bird", CIFAR, channels_remaining_pct=70, search=at) for at in ("8bit", "fp32"))
     return _experiment("low-precision-search", network, "cifar10", arms, {"network": network}, {"dataset": "cifar10"}, {})
 
 
@@ -188,8 +196,8 @@ def _imagenet(network: str, *kept_pct: int, slimming: bool = True, smoke: Scaled
         "retrain": "fp32",
         "init": "inherit",
     }
-    arms = (*_dense(IMAGENET), _arm(DENSE_COST, "dense", IMAGENET),
-            *(_arm(build, "early-bird", IMAGENET, channels_remaining_pct=pct) for pct in kept_pct for build in (eb.train, eb.train_cost)),
+    arms = (*_dense(IMAGENET), _arm("dense_cost", "dense", IMAGENET),
+            *(_arm(build, "early-bird", IMAGENET, channels_remaining_pct=pct) for pct in kept_pct for build in ("train", "train_cost")),
             *(_slimmed(IMAGENET, *kept_pct) if slimming else ()))  # fmt: skip
     scaled = {("paper", "imagenet"): Scaled(TRIALS, 0, arms)} | ({("smoke", "photos"): smoke} if smoke else {})
     recipe = changed(RESNET18, {"model": Model("torchvision", "module", {"arch": network})})
@@ -205,7 +213,7 @@ SMOKE_RESNET = Scaled(1, 0, _drawn(MINI, (20,), 50), TINY_RESNET)
 SMOKE_MASKS = Scaled(1, 0, _mask_arms(MINI, 60), TINY)
 SMOKE_TRAIN = Scaled(1, 0, (*_train_arms(MINI, 50), *_others(MINI, 50), *_low_precision(MINI, 50)), TINY)
 SMOKE_IMAGENET = Scaled(
-    1, 0, (*_dense(MICRO), *(_arm(b, "early-bird", MICRO, channels_remaining_pct=70) for b in (eb.train, eb.train_cost))), TINY_IMAGENET
+    1, 0, (*_dense(MICRO), *(_arm(b, "early-bird", MICRO, channels_remaining_pct=70) for b in ("train", "train_cost"))), TINY_IMAGENET
 )
 
 EXPERIMENTS = (

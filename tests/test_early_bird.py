@@ -10,6 +10,7 @@ import torch
 
 from bench import execute
 from ltcore import cost, data, drawing, early_bird
+from ltcore.epochs import Schedule
 from ltcore.errors import UsageError, UserError
 from ltcore.imp import DataFacts, Trial
 from ltcore.kinds import Env, Job, run
@@ -24,7 +25,7 @@ RECIPE = Recipe(
     Model("vgg", "slimming", {"depth": 11, "width": 2}), Data("digits"), Optimizer("sgd", 0.05, 0.9, weight_decay=1e-4, drops_it=(8, 12), bn_l1=1e-2),
     32, "16it", Evaluate(16, ("end",)), Pruning({"channel": 0.5}, "bn-scale", "global-keep-one", "channels"), precision="fp64",
 )  # fmt: skip
-PLAN = early_bird.Schedule(16, (1, 5))
+PLAN = Schedule(16, (1, 5))
 HALF = {"plan": PLAN, "channels_remaining_pct": 50}
 
 
@@ -49,7 +50,7 @@ def done(digits):
         "distances": early_bird.distances(t, **HALF), "detected": early_bird.detected(t, **HALF), "newest": early_bird.detected(t, **HALF, rule="newest"),
         "train cost": early_bird.train_cost(t, **HALF), "fresh cost": early_bird.train_cost(t, **HALF, init="fresh"),
         "at 5 cost": early_bird.at_epoch_cost(t, **HALF, epoch_drawn=5), "dense cost": early_bird.dense_cost(t, plan=PLAN),
-        "one-shot cost": early_bird.dense_cost(t, plan=PLAN, searches=1),
+        "one-shot cost": early_bird.two_dense_cost(t, plan=PLAN),
     }  # fmt: skip
     results = run_all(arms.values(), digits)
     return {name: (stage, results[stage]) for name, stage in arms.items()} | {"all": results}
@@ -97,7 +98,7 @@ def test_a_search_ends_where_the_measure_of_the_dense_run_says(digits, done):
     stopped = int(done["all"][search].artefacts["search"]["it"])
     assert stopped == values(done["detected"][1])["epoch_drawn_ep"] < 16  # an epoch is one iteration here
     assert values(done["train cost"][1])["search_length_pct"] == 100 * stopped / 16
-    before = early_bird.segments(dataclasses.replace(trial(digits), _memo={}), early_bird.Schedule(16, (stopped,)))[0]
+    before = early_bird.segments(dataclasses.replace(trial(digits), _memo={}), Schedule(16, (stopped,)))[0]
     state = run_all([before], digits)[before].artefacts["state"]
     assert all(torch.equal(t, state[n]) for n, t in done["all"][search].artefacts["state"].items())
 
@@ -112,7 +113,7 @@ def test_scales_are_noted_after_every_epoch(done):
 
 def test_a_search_that_never_draws_runs_to_the_end_and_says_so(digits):
     t = trial(digits, **{"optimizer.lr": 3.0})  # masks that jump about
-    found, plan = early_bird.detected(t, plan=early_bird.Schedule(4), channels_remaining_pct=50), early_bird.Schedule(4)
+    found, plan = early_bird.detected(t, plan=Schedule(4), channels_remaining_pct=50), Schedule(4)
     search = early_bird.search(t, plan, 50)
     done = run_all([found, search], digits)
     assert [(v.value, v.censored) for v in done[found].values] == [(4, True), (100, True)]
@@ -206,7 +207,7 @@ def test_single_weights_that_go_are_as_many_as_the_share_says(done):
             lambda t: early_bird.at_epoch(t, **HALF, epoch_drawn=7),
             "no ticket can be drawn after epoch 7: the dense run is cut after 1, 5 and 16",
         ),
-        (lambda t: early_bird.dense(t, plan=early_bird.Schedule(5)), "does not divide into the schedule's 5 epochs"),
+        (lambda t: early_bird.dense(t, plan=Schedule(5)), "does not divide into the schedule's 5 epochs"),
         (lambda t: early_bird.train(t, **HALF, init="old"), "unknown init 'old'"),
     ],
 )
