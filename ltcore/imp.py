@@ -129,11 +129,11 @@ class Trial:
         return Stage("prune", params, {"scores": scores} | ({"mask": mask} if mask else {})).out("mask")
 
     def transform(self, op: str, artefact: str, inputs: Mapping[str, Output], *use: str | int, **params: Any) -> Output:
-        """An artefact made from others without training: see ``ltcore.kinds.TRANSFORMS``."""
+        """An artefact made from others without training: see ``ltcore.transforms``."""
         return Stage("transform", {"op": op, "path": [self.seed, op, *use], **params}, inputs).out(artefact)
 
     def measure(self, what: str, inputs: Mapping[str, Output], **params: Any) -> Stage:
-        """Numbers from artefacts: see ``ltcore.kinds.MEASURES``."""
+        """Numbers from artefacts: see ``ltcore.measures``."""
         return Stage("measure", {"what": what, **params}, inputs)
 
     def on_data(self) -> dict[str, Any]:
@@ -155,7 +155,7 @@ class Trial:
         return Stage("transform", {"op": "compact", **self.net()}, {"state": state, "channels": channels}).out("state")
 
     def cost(self, inputs: Mapping[str, Output], **params: Any) -> Stage:
-        """FLOPs and sizes of a search and a retraining: see ``ltcore.kinds``."""
+        """FLOPs and sizes of a search and a retraining: see ``ltcore.measures``."""
         length = {"batch_size": self.recipe.batch_size, "length_it": self.length_it}
         return self.measure("training-cost", inputs, **self.net(), **length, **params)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from ltcore import arms, imp, kinds, masks
+from ltcore import arms, imp, kinds, masks, measures
 from ltcore.imp import DataFacts, Trial
 from ltcore.models import LeNet, layer_kinds, layer_sizes
 from ltcore.pruning import prune
@@ -181,7 +181,7 @@ def test_weight_movement_by_hand():
         "end": {"w": torch.tensor([2.0, -4.0, 2.5, 0.5])},
         "mask": {"w": torch.tensor([True, True, False, False])},
     }
-    ratio, gap = kinds.MEASURES["weight-movement"](kinds.Job("measure", {}, job))
+    ratio, gap = measures.MEASURES["weight-movement"](kinds.Job("measure", {}, job))
     assert (ratio.metric, ratio.value) == ("weight_move_ratio", 1.5 / 0.5) and (gap.metric, gap.value) == ("weight_growth_gap", 1.5 - 0.0)
 
 
@@ -190,13 +190,13 @@ def test_init_magnitude_by_hand():
         "start": {"a": torch.tensor([1.0, -3.0]), "b": torch.tensor([2.0, 2.0])},
         "mask": {"a": torch.tensor([False, True]), "b": torch.tensor([True, False])},
     }
-    values = kinds.MEASURES["init-magnitude"](kinds.Job("measure", {}, job))
+    values = measures.MEASURES["init-magnitude"](kinds.Job("measure", {}, job))
     assert [(v.value, v.condition) for v in values] == [(50.0, {"layer": 1}), (0.0, {"layer": 2})]
 
 
 def test_mask_overlap_by_hand():
     a, b = {"w": torch.tensor([True, True, False, False])}, {"w": torch.tensor([True, False, True, False])}
-    values = kinds.MEASURES["mask-overlap"](kinds.Job("measure", {}, {"a": a, "b": b}))
+    values = measures.MEASURES["mask-overlap"](kinds.Job("measure", {}, {"a": a, "b": b}))
     assert {v.metric: v.value for v in values} == {"mask_overlap_ratio": 1 / 3, "mask_overlap_chance_ratio": 1 / 3, "mask_distance": 0.5}
 
 

@@ -76,7 +76,8 @@ def test_registries_are_plain_dict_literals():
     tables = {
         "ltcore/arms.py": "ARMS",
         "ltcore/criteria.py": "CRITERIA",
-        "ltcore/kinds.py": "MEASURES",
+        "ltcore/measures.py": "MEASURES",
+        "ltcore/transforms.py": "TRANSFORMS",
         "ltcore/models/__init__.py": "MODELS",
     }
     for file, name in tables.items():

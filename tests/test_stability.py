@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from ltcore import arms, data, kinds
+from ltcore import arms, data, kinds, measures
 from ltcore.criteria import CRITERIA
 from ltcore.errors import UsageError
 from ltcore.kinds import Job
@@ -25,7 +25,7 @@ def alike(a, b) -> bool:
 # ---- the measure -----------------------------------------------------------------------------------------------
 def measured(a: list[float], b: list[float], mask: list[bool]) -> dict[str, float]:
     inputs = {"a": {"w": torch.tensor(a)}, "b": {"w": torch.tensor(b)}, "mask": {"w": torch.tensor(mask)}}
-    return {v.metric: v.value for v in kinds.MEASURES["stability"](Job("measure", {"what": "stability"}, inputs)) if v.at == "end"}
+    return {v.metric: v.value for v in measures.MEASURES["stability"](Job("measure", {"what": "stability"}, inputs)) if v.at == "end"}
 
 
 def test_distance_and_angle_on_kept_weights_only():
