@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from bench import claims, verdicts
 from bench.compare import compare
+from bench.joins import Join
 from bench.measurement import Gate, Measurement, RunInfo
 from replications.papers import PaperData, load
 
@@ -120,3 +122,10 @@ def row_of(
 def compared(folder: Path, row: str, measurements: list[Measurement], info: Any = None) -> dict[str, Any]:
     """The comparison's row for it."""
     return compare(paper(folder, rows=row), measurements, info or run(3))["rows"][0]
+
+
+def every_part_is_found(data: PaperData, claim_id: str, join: Join, n: int) -> None:
+    """Every operand of every part of a claim finds its measurements in all n trials."""
+    parts = list(claims.parts(claims.tree(claims.by_id(data, claim_id))))
+    looked = [(p.text, verdicts.look_up(o, join)) for p in parts for o in p.operands]
+    assert looked and all(not why and sorted(found) == list(range(n)) for _, (found, why) in looked), [(t, w) for t, (_, w) in looked if w]

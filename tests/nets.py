@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
+
+import pytest
 import torch
 from torch import nn
 
@@ -66,3 +69,5 @@ class Tied(nn.Module):
 
 NETS = {"conv-norm": ConvNorm, "stock-dropout": StockDropout, "branch": Branch, "recurrent": Recurrent, "tied": Tied}
 LIBRARY = Library(models=MODELS | NETS)
+HAS_TORCHVISION = importlib.util.find_spec("torchvision") is not None
+needs_torchvision = pytest.mark.skipif(not HAS_TORCHVISION, reason="torchvision is not installed")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-
 import pytest
 import torch
 from hypothesis import given, settings
@@ -16,8 +14,8 @@ from ltcore.recipe import Evaluate, Model, Optimizer
 from ltcore.training.loop import Replicate, Segment, train
 from ltcore.training.supervised import Streams
 from replications.papers import load
+from tests.nets import HAS_TORCHVISION, needs_torchvision
 
-needs_torchvision = pytest.mark.skipif(importlib.util.find_spec("torchvision") is None, reason="torchvision is not installed")
 NETS = {
     "vgg": ("vgg", {"depth": 11, "width": 4}),
     "preresnet": ("preresnet", {"depth": 20, "width": 4}),
@@ -189,7 +187,7 @@ def test_flops_are_counted_as_the_papers_table_is():
 
 
 def test_state_names_of_the_smaller_network_are_its_own():
-    whole = net("basic blocks") if importlib.util.find_spec("torchvision") else net("preresnet")
-    name = "basic blocks" if importlib.util.find_spec("torchvision") else "preresnet"
+    name = "basic blocks" if HAS_TORCHVISION else "preresnet"
+    whole = net(name)
     keep = some(whole, 0.5, 0)
     assert set(compact.shrink(whole, own_state(whole), keep)) == set(own_state(compact.narrow(net(name), keep)))

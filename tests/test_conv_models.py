@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import importlib.util
 import math
 
 import pytest
@@ -17,9 +16,9 @@ from ltcore.recipe import Evaluate, Model, Optimizer
 from ltcore.training.loop import Replicate, Segment, Trained, train
 from ltcore.training.supervised import Streams
 from replications.papers import load
+from tests.nets import needs_torchvision
 
 CIFAR, DIGITS = (3, 32, 32), (1, 8, 8)
-needs_torchvision = pytest.mark.skipif(importlib.util.find_spec("torchvision") is None, reason="torchvision is not installed")
 
 
 def net(name: str, shape: tuple[int, ...] = CIFAR, classes: int = 10, **options: object) -> nn.Module:

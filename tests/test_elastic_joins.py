@@ -7,12 +7,13 @@ from collections.abc import Iterator
 
 import pytest
 
-from bench import claims, plan, verdicts
+from bench import plan
 from bench.compare import compare
 from bench.joins import Join
 from bench.measurement import Measurement, RunInfo
 from ltcore.imp import DataFacts, Trial
 from replications import papers, registry
+from tests.made_up import every_part_is_found
 
 FACTS = {"cifar10": DataFacts("cifar10", "made-up", 50_000, (3, 32, 32), 10), "mnist": DataFacts("mnist", "made-up", 60_000, (1, 28, 28), 10)}
 DATA, PAPER = papers.load("elastic2021"), registry.load("elastic2021")
@@ -80,10 +81,7 @@ OURS_ALONE = [c.id for c in DATA.claims if not c.custom and not any("imagenet" i
 
 @pytest.mark.parametrize("claim_id", OURS_ALONE)
 def test_every_part_of_every_claim_finds_its_measurements(claim_id, world):
-    join = Join(DATA, world, info())
-    parts = list(claims.parts(claims.tree(claims.by_id(DATA, claim_id))))
-    looked = [(p.text, verdicts.look_up(o, join)) for p in parts for o in p.operands]
-    assert looked and all(not why and sorted(found) == list(range(N)) for _, (found, why) in looked), [(t, w) for t, (_, w) in looked if w]
+    every_part_is_found(DATA, claim_id, Join(DATA, world, info()), N)
 
 
 def test_claims_are_replicated_in_a_world_where_the_paper_is_right(world):

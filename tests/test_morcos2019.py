@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from bench import claims, execute, measurements, plan, selection, ticket_verb, verdicts
+from bench import execute, measurements, plan, selection, ticket_verb
 from bench.compare import compare
 from bench.flags import Flags
 from bench.joins import Join
@@ -23,6 +23,7 @@ from ltcore.recipe import changed
 from replications import papers, registry
 from replications.morcos2019 import NETS, SETS
 from replications.schema import SCALES
+from tests.made_up import every_part_is_found
 
 DATA, PAPER, N = papers.load("morcos2019"), registry.load("morcos2019"), 3
 OURS = [p["id"] for p in DATA.protocols]
@@ -85,10 +86,7 @@ CLAIMS = [c.id for c in DATA.claims]
 
 @pytest.mark.parametrize("claim_id", CLAIMS)
 def test_every_part_of_every_claim_finds_its_measurements(claim_id, world):
-    join = Join(DATA, world, info())
-    parts = list(claims.parts(claims.tree(claims.by_id(DATA, claim_id))))
-    looked = [(p.text, verdicts.look_up(o, join)) for p in parts for o in p.operands]
-    assert looked and all(not why and sorted(found) == list(range(N)) for _, (found, why) in looked), [(t, w) for t, (_, w) in looked if w]
+    every_part_is_found(DATA, claim_id, Join(DATA, world, info()), N)
 
 
 def test_claims_are_replicated_in_a_world_where_the_paper_is_right(world):

@@ -31,9 +31,13 @@ def learning_rate(spec: Optimizer, t: int) -> float:
 def init(spec: Optimizer, params: Tensors) -> dict[str, Tensor]:
     """State before the first step: zeros, and the number of steps taken, (1,)."""
     first = next(iter(params.values()))
-    slots = {"adam": ("m", "v"), "sgd": ("m",) if spec.momentum else ()}[spec.name]
-    state = {f"{slot}/{name}": torch.zeros_like(p) for slot in slots for name, p in params.items()}
+    state = {f"{slot}/{name}": torch.zeros_like(p) for slot in _slots(spec) for name, p in params.items()}
     return {"step": torch.zeros((), dtype=torch.float32, device=first.device), **state}
+
+
+def _slots(spec: Optimizer) -> tuple[str, ...]:
+    """What is kept of each parameter, in the order in which the fused kernels take it."""
+    return {"adam": ("m", "v"), "sgd": ("m",) if spec.momentum else ()}[spec.name]
 
 
 def update(spec: Optimizer, params: Tensors, grads: Tensors, state: Tensors, lr: Rate) -> None:
@@ -42,25 +46,21 @@ def update(spec: Optimizer, params: Tensors, grads: Tensors, state: Tensors, lr:
     kernels[spec.name](spec, params, grads, state, lr)
 
 
-def _lists(params: Tensors, *others: Mapping[str, Tensor]) -> list[list[Tensor]]:
-    """Parameters, and what belongs to them, as lists for a fused kernel.
+def _lists(spec: Optimizer, params: Tensors, grads: Tensors, state: Tensors) -> list[list[Tensor]]:
+    """Parameters, gradients and slots as lists for a fused kernel.
 
     On CPU the kernels round a tensor's last few elements otherwise than the rest: given whole, a stack would not be its rows alone, bit for bit.
     """
-    lists = [[tensors[n] for n in params] for tensors in (params, *others)]
+    lists = [list(params.values()), [grads[n] for n in params], *([state[f"{slot}/{n}"] for n in params] for slot in _slots(spec))]
     first = lists[0][0]
     if first.device.type == "cpu" and len(first) > 1:
         return [[row for t in tensors for row in t] for tensors in lists]
     return lists
 
 
-def _slot(state: Tensors, slot: str) -> dict[str, Tensor]:
-    return {n.partition("/")[2]: t for n, t in state.items() if n.startswith(f"{slot}/")}
-
-
 def _adam_fused(spec: Optimizer, params: Tensors, grads: Tensors, state: Tensors, lr: Rate) -> None:
     state["step"].add_(1)
-    lists = _lists(params, grads, _slot(state, "m"), _slot(state, "v"))
+    lists = _lists(spec, params, grads, state)
     torch._fused_adam_(
         *lists, [], [state["step"]] * len(lists[0]), lr=lr, beta1=spec.betas[0], beta2=spec.betas[1],
         weight_decay=spec.weight_decay, eps=spec.eps, amsgrad=False, maximize=False,
@@ -69,7 +69,7 @@ def _adam_fused(spec: Optimizer, params: Tensors, grads: Tensors, state: Tensors
 
 def _sgd_fused(spec: Optimizer, params: Tensors, grads: Tensors, state: Tensors, lr: Rate) -> None:
     state["step"].add_(1)
-    lists = _lists(params, grads, *([_slot(state, "m")] if spec.momentum else []))
+    lists = _lists(spec, params, grads, state)
     torch._fused_sgd_(
         *lists, *([] if spec.momentum else [[]]), lr=lr, momentum=spec.momentum, weight_decay=spec.weight_decay,
         dampening=0.0, nesterov=False, maximize=False, is_first_step=False,  # the first v is g: the state begins with zeros
