@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ltcore import channels, drawing, seeds
 from ltcore.data import Dataset
 from ltcore.models import split_state
-from ltcore.recipe import Evaluate, Optimizer
+from ltcore.recipe import Evaluate, Optimizer, Task
 from ltcore.training import averaging, backends, bfp, optimizers, precision, supervised
 from ltcore.training.capture import Captured
 from ltcore.training.rigl import Regrow, move
@@ -46,6 +46,7 @@ class Segment:
     augment: str = "crop-flip"  # what is done where the streams have one for it
     regrow: Regrow | None = None  # a mask that moves
     track: drawing.Draw | None = None  # note the scales of channels, and maybe stop at a draw
+    task: Task = Task()
     average: averaging.Average | None = None  # what is left at the end is the mean of weights passed through
 
     def __post_init__(self) -> None:
