@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from bench.store import Store
 
 HEADS = ("experiment", "arm", "n", "search, s", "retraining, s", "total, s", "search, J", "retraining, J", "total, J")
+PHASES = ("search", "retraining")
 COUNTED = ("train", "score")  # kinds of stage that take time worth a line
 Record = Mapping[str, Any]
 
@@ -37,12 +38,21 @@ class Row:
 
 
 def rows(manifest: Mapping[str, Any], store: Store) -> list[Row]:
-    """Arms that train a network and of which everything is in the store, in order."""
+    """Arms that train a network, in order; those of which the store lacks something that came before are left out, unless the manifest tells."""
+    told = manifest.get("phases") or noted(manifest["points"], store)
     found: dict[tuple[str, str], list[tuple[Spent, Spent]]] = {}
     for p in manifest["points"]:
-        if store.has(p["stage"]) and store.record(p["stage"])["stage"]["kind"] == "train" and (both := phases(p["stage"], store)):
+        if p["stage"] in told:
+            both = tuple(Spent(**told[p["stage"]][phase]) for phase in PHASES)
             found.setdefault((p["label"], _name(p["condition"])), []).append(both)
     return [Row(label, arm, len(each), _mean([s for s, _ in each]), _mean([r for _, r in each])) for (label, arm), each in found.items()]
+
+
+def noted(points: Iterable[Mapping[str, Any]], store: Store) -> dict[str, dict[str, dict[str, float | None]]]:
+    """Stage -> phase -> what it took, as a packed manifest keeps it, which has no records of what came before its points."""
+    trained = [p["stage"] for p in points if store.has(p["stage"]) and store.record(p["stage"])["stage"]["kind"] == "train"]
+    found = {stage: phases(stage, store) for stage in dict.fromkeys(trained)}
+    return {stage: dict(zip(PHASES, map(asdict, both))) for stage, both in found.items() if both}
 
 
 def phases(stage: str, store: Store) -> tuple[Spent, Spent] | None:

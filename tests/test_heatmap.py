@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from bench import costs, phases, plot_heatmap, summary
@@ -141,3 +143,9 @@ def test_energy_is_told_where_every_stage_has_it():
 def test_an_arm_whose_search_is_not_in_the_store_is_left_out():
     assert [r.arm for r in phases.rows({"points": POINTS}, Records({n: r for n, r in GRAPH.items() if n != "scores"}))] == ["dense"]
     assert phases.rows({"points": POINTS[:1]}, Records({n: r for n, r in GRAPH.items() if n != "first"})) == []
+
+
+def test_a_packed_manifest_tells_what_came_before_its_points():
+    whole = Records(GRAPH)
+    packed = {"points": POINTS, "phases": json.loads(json.dumps(phases.noted(POINTS, whole)))}
+    assert phases.rows(packed, Records({n: GRAPH[n] for n in ("dense", "ticket", "mask")})) == phases.rows({"points": POINTS}, whole)
