@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from ltcore import clock
+from ltcore import clock, tasks
 from ltcore.errors import UsageError
 from ltcore.library import Library
 from ltcore.models import INITS, layer_kinds, layer_sizes, skeleton
@@ -66,6 +66,8 @@ class Trial:
             raise UsageError(f"data.augment {self.recipe.data.augment!r} needs images, channels x height x width; {self.data.name} has examples of shape {self.data.input_shape}")
         if self.recipe.data.augment == "resized-crop-flip" and not self.data.decoded:
             raise UsageError(f"data.augment 'resized-crop-flip' needs images in files, such as imagenet's; {self.data.name} is held as tensors: use crop-flip")
+        if self.recipe.task.name not in tasks.TASKS:
+            raise UsageError(f"unknown task.name {self.recipe.task.name!r}{nearest(self.recipe.task.name, tasks.TASKS)}")
         if self.recipe.model.init not in INITS:
             raise UsageError(f"unknown model.init {self.recipe.model.init!r}{nearest(self.recipe.model.init, INITS)}")
         self.library.model(self.recipe.model.name)
@@ -95,7 +97,8 @@ class Trial:
 
     def train(self, state: Output, mask: Output | None = None, *, start: int | None = None, stop: int | None = None,
               optimizer: Output | None = None, order: tuple[str | int, ...] = (), regrow: Mapping[str, Any] | None = None,
-              channels: Output | None = None, clock: Output | None = None, track: Mapping[str, Any] | None = None) -> Stage:  # fmt: skip
+              channels: Output | None = None, clock: Output | None = None, track: Mapping[str, Any] | None = None,
+              average: Mapping[str, Any] | None = None) -> Stage:  # fmt: skip
         """Iterations [start, stop) of the recipe from ``state``; by default from the rewind step to the end.
 
         ``order`` names another data order (and augmentation) than the trial's own.
@@ -105,11 +108,12 @@ class Trial:
             channels: mask of channels whose physically smaller network is trained; ``state`` is that network's.
             clock: the search whose draw says where this segment starts.
             track: fields of :class:`ltcore.drawing.Draw`, by which batch-norm scales are noted and a search may end.
+            average: fields of :class:`ltcore.training.averaging.Average`: the segment leaves the mean of weights that it passes through.
         """
         roles = {"state": state, "mask": mask, "optimizer": optimizer, "channels": channels, "clock": clock}
         inputs = {role: out for role, out in roles.items() if out}
         span = {"start": self.rewind_it if start is None else start, "stop": self.length_it if stop is None else stop}
-        own = {name: dict(fields) for name, fields in (("regrow", regrow), ("track", track)) if fields}
+        own = {name: dict(fields) for name, fields in (("regrow", regrow), ("track", track), ("average", average)) if fields}
         return Stage("train", {**self.net(), **self._training(order), **span, **own}, inputs)
 
     def score(self, weights: Output, start: Output, mask: Output | None, *use: str | int, criterion: str | None = None,
@@ -250,13 +254,14 @@ class Trial:
         augment = {"augment": [self.seed, "augment", *order]} if recipe.data.augment != "none" else {}
         how = {"augment": recipe.data.augment} if recipe.data.augment not in ("none", "crop-flip") else {}
         revised = {name: REVISIONS[name] for name in (recipe.optimizer.name, recipe.model.name) if name in REVISIONS}
+        task = {"task": asdict(recipe.task)} if recipe.task.name != "classify" else {}
         data = {"name": self.data.name, "fingerprint": self.data.fingerprint, "val": recipe.data.val, "options": dict(recipe.data.options)}
         return {
             "data": data | self.library.source("datasets", self.data.name),
-            "optimizer": {k: v for k, v in asdict(recipe.optimizer).items() if k != "bn_l1" or v},
+            "optimizer": recipe.optimizer.said(),
             "batch_size": recipe.batch_size, "evaluate": asdict(recipe.evaluate),
             "precision": recipe.precision,
-            "streams": {"split": [self.seed, "split"], "order": [self.seed, "order", *order], "labels": labels, **augment}, **how, **({"revisions": revised} if revised else {}),
+            "streams": {"split": [self.seed, "split"], "order": [self.seed, "order", *order], "labels": labels, **augment}, **how, **({"revisions": revised} if revised else {}), **task,
         }  # fmt: skip
 
     def _labels(self) -> str:
