@@ -59,11 +59,14 @@ def _row(name: str, status: str, where: str = "", n: tuple[int, int] | None = No
 
 def _look(name: str, folder: str | Path | None) -> Row:
     from ltcore.data.folder import ImageFolders
-    from ltcore.data.sources import DATASETS, Made
+    from ltcore.data.sources import DATASETS, Made, World
+    from ltcore.rl.worlds import lacking
 
     source = DATASETS[name]
     if isinstance(source, Made):
         return _row(name, "built in", "no file needed", source.sizes)
+    if isinstance(source, World):
+        return _row(name, "missing", advice=lacking(source)) if lacking(source) else _row(name, "built in", "an environment: no file needed")
     try:
         if isinstance(source, ImageFolders):
             return _look_at_folders(name, source, folder)
@@ -115,9 +118,11 @@ def _places(folder: str | Path | None, places: Any) -> list[tuple[str, Path]]:
 def _verified(name: str, folder: str | Path | None) -> Row:
     from ltcore.data.files import check_md5, locate
     from ltcore.data.folder import ImageFolders
-    from ltcore.data.sources import DATASETS, Made, load, read
+    from ltcore.data.sources import DATASETS, Made, World, load, read
 
     source, row = DATASETS[name], _look(name, folder)
+    if isinstance(source, World):
+        return row
     try:
         if isinstance(source, Made):
             data = load(name)
@@ -137,10 +142,10 @@ def _verified(name: str, folder: str | Path | None) -> Row:
 def _fetched(name: str, folder: str | Path | None) -> Row:
     from ltcore.data.download import download
     from ltcore.data.folder import ImageFolders
-    from ltcore.data.sources import DATASETS, downloads
+    from ltcore.data.sources import DATASETS, World, downloads
 
     row = _look(name, folder)
-    if row["status"] in ("ok", "built in") or isinstance(DATASETS[name], ImageFolders):  # nothing downloads those; the advice says so
+    if row["status"] in ("ok", "built in") or isinstance(DATASETS[name], (ImageFolders, World)):  # nothing downloads those; the advice says so
         return row
     try:
         download(DATASETS[name], Path(folder or row["where"] or downloads()), again=True)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ltcore.jobs import Value
+from ltcore.rl import a2c
 from ltcore.training import loop
 from ltcore.training.loop import Trained
 
@@ -34,4 +35,10 @@ def classified(trained: Trained, params: Mapping[str, Any]) -> list[Value]:
     return values
 
 
-TASKS: dict[str, Trainer] = {"classify": Trainer(loop.train, classified)}
+def played(trained: Trained, params: Mapping[str, Any]) -> list[Value]:
+    """Mean return of the last episodes of training; in units of one point of one episode."""
+    value, n = trained.metrics["end"]["episode_return"], max(trained.facts["return_window"], 1)
+    return [Value("episode_return", value if math.isfinite(value) else -math.inf, "end", 1 / n)]
+
+
+TASKS: dict[str, Trainer] = {"classify": Trainer(loop.train, classified), "a2c": Trainer(a2c.train, played)}

@@ -26,6 +26,8 @@ from ltcore.data.photos import photos
 from ltcore.data.svhn import check_svhn, read_svhn
 from ltcore.data.variants import VARIANTS, varied
 from ltcore.errors import DataMissingError, UsageError, UserError
+from ltcore.rl import worlds
+from ltcore.rl.worlds import WORLDS, Environment, World
 
 VARIABLE = "LTCORE_DATA"
 _log = logging.getLogger(__name__)
@@ -46,7 +48,7 @@ def _times_255(*values: float) -> tuple[float, ...]:
     return tuple(255 * value for value in values)
 
 
-DATASETS: dict[str, FileSet | ImageFolders | Made] = {
+DATASETS: dict[str, FileSet | ImageFolders | Made | World] = {
     "mnist": FileSet(
         label="MNIST",
         torchvision_name="MNIST",
@@ -175,11 +177,12 @@ DATASETS: dict[str, FileSet | ImageFolders | Made] = {
     "mnist1d": Made(label="MNIST-1D", make=mnist1d, options=("num_train", "num_test", "seed"), sizes=(4000, 10000)),
     "digits": Made(label="scikit-learn's digits", make=digits, options=(), sizes=(1437, 360)),
     "photos": Made(label="scikit-learn's sample photographs", make=photos, options=("size", "resize"), sizes=(64, 20)),
+    **WORLDS,
 }
 
 
-def load(name: str, mode: str | Path = "auto", folder: str | Path | None = None, **options: int | str) -> Dataset:
-    """The data set `name`, a key of DATASETS.
+def load(name: str, mode: str | Path = "auto", folder: str | Path | None = None, **options: int | str) -> Dataset | Environment:
+    """The data set `name`, a key of DATASETS; of those that are environments the environment, which needs its packages and nothing else.
 
     mode: "auto" takes `folder` (default $LTCORE_DATA), else an earlier or a new download, else the stand-in, and says so in `.note`;
     "local" takes the folder or an earlier download and nothing else; any other value is a folder, and only that is looked into.
@@ -193,8 +196,10 @@ def load(name: str, mode: str | Path = "auto", folder: str | Path | None = None,
     return varied(_load(name, mode, folder, {key: value for key, value in options.items() if key not in VARIANTS}), variants)
 
 
-def _load(name: str, mode: str | Path, folder: str | Path | None, options: Mapping[str, int | str]) -> Dataset:
+def _load(name: str, mode: str | Path, folder: str | Path | None, options: Mapping[str, int | str]) -> Dataset | Environment:
     source = named(name)
+    if isinstance(source, World):
+        return worlds.load(name, options)
     if isinstance(source, Made):
         return _make(name, source, options)
     if isinstance(source, ImageFolders):
@@ -227,7 +232,7 @@ def _from_folders(name: str, source: ImageFolders, candidates: list[tuple[str, P
     return read_folders(name, source, base, options)
 
 
-def named(name: str) -> FileSet | ImageFolders | Made:
+def named(name: str) -> FileSet | ImageFolders | Made | World:
     if name not in DATASETS:
         near = difflib.get_close_matches(name, DATASETS, n=1, cutoff=0.4)
         raise UsageError(f"unknown data set {name!r}; " + (f"did you mean {near[0]!r}?" if near else f"there are {', '.join(DATASETS)}"))

@@ -27,7 +27,6 @@ from ltcore.training.loop import BITS, Checkpoints, Replicate, Segment, Stopped,
 
 CHECK_EVERY = 32  # updates between two looks at whether to save or stop
 UNITS = ("episodes", "batches")
-ALL = "all"  # the optimiser sees one tensor
 
 
 @dataclass(frozen=True)
@@ -109,10 +108,10 @@ class _Run:
 
     def _slots(self, replicates: Sequence[Replicate]) -> dict[str, Tensor]:
         """The optimiser's state but for its step: zeros, or what came with the weights; 0 where pruned."""
-        state = optimizers.init(self.segment.optimizer, {ALL: self.weights})
+        state = optimizers.init(self.segment.optimizer, {"": self.weights})
         names = [name.partition("/")[0] for name in state if name != "step"]
         if replicates[0].optimizer is None:
-            return {name: state[f"{name}/{ALL}"] for name in names}
+            return {name: state[f"{name}/"] for name in names}
         given = {name: [{n: r.optimizer[f"{name}/{n}"] for n in self.shapes} for r in replicates] for name in names}
         return {name: networks.flat(rows, self.shapes).to(self.device, self.dtype) * (self.bits != 0) for name, rows in given.items()}
 
@@ -127,16 +126,29 @@ class _Run:
         rows, whole = self.active, len(self.active) == len(self.players)
         self.w = self.weights if whole else self.weights[rows]
         self.g, self.b = torch.zeros_like(self.w), self.bits if whole else self.bits[rows]
-        step = self.step0[rows[0]] + self.players[rows[0]].updates if rows else 0.0
-        self.optimizer = {"step": torch.tensor(step, dtype=torch.float32, device=self.device)}
-        self.optimizer |= {f"{name}/{ALL}": t if whole else t[rows] for name, t in self.slots.items()}
+        self.working = {name: t if whole else t[rows] for name, t in self.slots.items()}
+        self.parts = self._parts()
+        self.optimizers = [self._optimizer(part) for part in self.parts]
         self.networks = self._networks() if rows else None
+
+    def _parts(self) -> list[slice]:
+        """Rows that are computed as one: on CPU each as it would be alone, bit for bit; on a GPU all that have taken as many steps."""
+        steps = {self._step(r) for r in self.active}
+        alone = self.device.type == "cpu" or len(steps) > 1
+        return [slice(i, i + 1) for i in range(len(self.active))] if alone else [slice(None)]
+
+    def _step(self, r: int) -> float:
+        """Steps that replicate r's optimiser has taken."""
+        return self.step0[r] + (self.players[r].updates if self.learns else 0)
+
+    def _optimizer(self, part: slice) -> dict[str, Tensor]:
+        step = torch.tensor(self._step(self.active[part][0]), dtype=torch.float32, device=self.device)
+        return {"step": step, **{f"{name}/w": t[part] for name, t in self.working.items()}}
 
     def _networks(self) -> networks.Networks:
         task, steps = networks.Weights(self.task.entropy, self.task.value), self.task.steps
         if type(self.module) is ActorCritic:
-            parts = [slice(r, r + 1) for r in range(len(self.w))] if self.device.type == "cpu" else [slice(None)]
-            found = [networks.Chain(self.module, self.w[s], self.g[s], steps, self.n, task) for s in parts]
+            found = [networks.Chain(self.module, self.w[s], self.g[s], steps, self.n, task) for s in self.parts]
             return found[0] if len(found) == 1 else networks.OneByOne(found)
         buffers = {n: t[self.active] for n, t in self.buffers.items()}
         return networks.Modules(self.module, self.w, self.g, steps, self.n, task, self.shapes, buffers, self._seen(), self.backend)
@@ -146,7 +158,7 @@ class _Run:
         if len(self.active) < len(self.players):
             self.weights[self.active] = self.w
             for name, t in self.slots.items():
-                t[self.active] = self.optimizer[f"{name}/{ALL}"]
+                t[self.active] = self.working[name]
 
     # ---- one update ------------------------------------------------------------------------------------------
     def _seen(self) -> Tensor:
@@ -180,7 +192,10 @@ class _Run:
         batch = networks.Batch(torch.from_numpy(actions).flatten(1).to(self.device), *(self._flat(a) for a in (found, target)))
         self.networks.gradients(batch)
         self.g.view(self.b.dtype).bitwise_and_(self.b)
-        optimizers.update(self.segment.optimizer, {ALL: self.w}, {ALL: self.g}, self.optimizer, self._rate(players))
+        rates = [optimizers.learning_rate(self.segment.optimizer, self.segment.start + self._count(p)) for p in players]
+        for part, state in zip(self.parts, self.optimizers):
+            rate = rates[part][0] if len(set(rates[part])) == 1 else torch.tensor(rates[part], dtype=self.dtype, device=self.device)
+            optimizers.update(self.segment.optimizer, {"w": self.w[part]}, {"w": self.g[part]}, state, rate)
 
     def _following(self, players: Sequence[Player], value: np.ndarray) -> np.ndarray:
         """Values (T, R, n) of what each step led to; of an episode that was cut, of what was seen last."""
@@ -196,10 +211,6 @@ class _Run:
     def _flat(self, a: np.ndarray) -> Tensor:
         """(T, R, n) as (R, T × n) on the device."""
         return torch.from_numpy(np.ascontiguousarray(a.swapaxes(0, 1))).flatten(1).to(self.device, self.dtype)
-
-    def _rate(self, players: Sequence[Player]) -> optimizers.Rate:
-        rates = [optimizers.learning_rate(self.segment.optimizer, self.segment.start + self._count(p)) for p in players]
-        return rates[0] if len(set(rates)) == 1 else torch.tensor(rates, dtype=self.dtype, device=self.device)
 
     # ---- the clock -------------------------------------------------------------------------------------------
     def _count(self, player: Player) -> int:
@@ -264,7 +275,7 @@ class _Run:
         state = {n: t[0].cpu().clone() for n, t in networks.views(self.weights[row], self.shapes).items()}
         state |= {n: t[r].cpu().clone() for n, t in self.buffers.items()}
         slots = {f"{name}/{n}": t[0].cpu().clone() for name, all_ in self.slots.items() for n, t in networks.views(all_[row], self.shapes).items()}
-        optimizer = {"step": torch.tensor(self.step0[r] + (player.updates if self.learns else 0), dtype=torch.float32), **slots}
+        optimizer = {"step": torch.tensor(self._step(r), dtype=torch.float32), **slots}
         last = player.returns[-self.task.window :]
         finite = all(bool(t.isfinite().all()) for t in state.values())
         value = math.fsum(last) / len(last) if last else math.nan

@@ -6,7 +6,6 @@ the weights between acting and learning, so ``Chain`` keeps the activations from
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -63,9 +62,13 @@ def views(flat: Tensor, shapes: Shapes) -> dict[str, Tensor]:
     return out
 
 
+LINE = 16  # numbers; rows begin at multiples of 64 bytes, since products round otherwise where their inputs lie otherwise
+
+
 def flat(rows: Iterable[Mapping[str, Tensor]], shapes: Shapes) -> Tensor:
-    """Named tensors of each replicate as one tensor (R, P)."""
-    return torch.stack([torch.cat([row[name].flatten() for name in shapes]) for row in rows])
+    """Named tensors of each replicate as one tensor (R, P), P rounded up with zeros."""
+    joined = torch.stack([torch.cat([row[name].flatten() for name in shapes]) for row in rows])
+    return F.pad(joined, (0, -joined.shape[1] % LINE))
 
 
 def loss(out: Tensor, y: Tensor, weights: Weights) -> Tensor:
@@ -147,7 +150,8 @@ def _layers(flat: Tensor, shapes: Shapes, count: int) -> list[tuple[Tensor, Tens
     out = [(named[f"hidden.{i}.weight"], named[f"hidden.{i}.bias"][:, None]) for i in range(count)]
     outputs, inputs = shapes["policy.weight"][0] + 1, shapes["policy.weight"][1]
     head = flat[:, sum(s.numel() for s in hidden.values()) :]
-    return [*out, (head[:, : outputs * inputs].view(-1, outputs, inputs), head[:, outputs * inputs :].view(-1, 1, outputs))]
+    weight, bias = head[:, : outputs * inputs], head[:, outputs * inputs : outputs * (inputs + 1)]
+    return [*out, (weight.view(-1, outputs, inputs), bias.view(-1, 1, outputs))]
 
 
 class Modules:
@@ -192,10 +196,10 @@ class OneByOne:
         self.networks = networks
 
     def act(self, t: int, x: Tensor) -> Tensor:
-        return torch.cat([network.act(t, x[r : r + 1]) for r, network in enumerate(self.networks)])
+        return torch.cat([network.act(t, x[r : r + 1].clone()) for r, network in enumerate(self.networks)])  # cloned: see LINE
 
     def values(self, x: Tensor) -> Tensor:
-        return torch.cat([network.values(x[r : r + 1]) for r, network in enumerate(self.networks)])
+        return torch.cat([network.values(x[r : r + 1].clone()) for r, network in enumerate(self.networks)])
 
     def value_of(self, r: int, x: Tensor) -> Tensor:
         return self.networks[r].value_of(0, x)
@@ -203,8 +207,3 @@ class OneByOne:
     def gradients(self, batch: Batch) -> None:
         for r, network in enumerate(self.networks):
             network.gradients(Batch(batch.actions[r : r + 1], batch.advantages[r : r + 1], batch.targets[r : r + 1]))
-
-
-def size(shapes: Shapes) -> int:
-    """Number of parameters."""
-    return sum(math.prod(shape) for shape in shapes.values())

@@ -89,13 +89,20 @@ def load(name: str, options: Mapping[str, Any] | None = None) -> Environment:
         DataMissingError: a package that it needs is not installed. UsageError: an option that it does not take.
     """
     world = WORLDS[name]
-    for module, how in world.needs.items():
-        if importlib.util.find_spec(module) is None:
-            raise DataMissingError(f"environment {world.label} needs the package {module}: {how}")
+    if why := lacking(world):
+        raise DataMissingError(why)
     unknown = sorted(set(options or {}) - set(world.options))
     if unknown:
         raise UsageError(f"environment {name} has no option {unknown[0]!r}; it takes {', '.join(world.options) or 'none'}")
     return Environment(name, world, {**world.options, **(options or {})})
+
+
+def lacking(world: World) -> str:
+    """What it needs and is not installed, and how to get it, in one line; or nothing."""
+    for module, how in world.needs.items():
+        if importlib.util.find_spec(module) is None:
+            return f"environment {world.label} needs the package {module}: {how}"
+    return ""
 
 
 GYMNASIUM = {"gymnasium": "pip install gymnasium"}
