@@ -7,12 +7,14 @@ import importlib.util
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
+from ltcore.errors import PackageMissingError, UsageError
 
-from ltcore.errors import DataMissingError, UsageError
-from ltcore.rl import environments
+if TYPE_CHECKING:
+    import torch
+
+    from ltcore.rl.environments import Copies
 
 ENDLESS = range(2**31 - 1)  # an environment has no number of examples
 
@@ -76,8 +78,12 @@ class Environment:
     def to(self, device: torch.device | str) -> Environment:
         return dataclasses.replace(self, device=device)
 
-    def make(self, n: int, seed: int) -> environments.Copies:
+    def make(self, n: int, seed: int) -> Copies:
         """n copies that draw from ``seed`` alone."""
+        import torch
+
+        from ltcore.rl import environments
+
         threads = {"threads": torch.get_num_threads()} if self.world.maker == "atari" else {}  # which change no number
         return environments.MAKERS[self.world.maker](n, seed, **self.options, **threads)
 
@@ -86,11 +92,11 @@ def load(name: str, options: Mapping[str, Any] | None = None) -> Environment:
     """The environment of that name.
 
     Raises:
-        DataMissingError: a package that it needs is not installed. UsageError: an option that it does not take.
+        PackageMissingError: a package that it needs is not installed. UsageError: an option that it does not take.
     """
     world = WORLDS[name]
     if why := lacking(world):
-        raise DataMissingError(why)
+        raise PackageMissingError(why)
     unknown = sorted(set(options or {}) - set(world.options))
     if unknown:
         raise UsageError(f"environment {name} has no option {unknown[0]!r}; it takes {', '.join(world.options) or 'none'}")
