@@ -80,7 +80,8 @@ SMOKE: Mapping[str, Any] = {
     "model.options": {"hidden": [16, 16]}, "batch_size": 32, "length": "60it", "rewind": "20it", "evaluate.every_it": 10, "task.options.window": 20,
 }  # fmt: skip
 SMOKE_GAME: Mapping[str, Any] = {
-    "model.options": {"width": 4, "hidden": [16]}, "batch_size": 32, "length": "50it", "rewind": "10it", "evaluate.every_it": 4, "task.options.window": 4,
+    "model.options": {"width": 4, "hidden": [16]}, "batch_size": 16, "length": "16it", "rewind": "8it", "evaluate.every_it": 4, "task.options.window": 4,
+    "data.options": {"max_frames": 100},
 }  # fmt: skip
 ONLY_CARTPOLE = "its budget takes minutes a training; quick runs CartPole"
 NEEDS_GPU = "needs a GPU: 3.2 million frames of a game through a convolutional net for each of some 60 trainings"

@@ -244,9 +244,8 @@ class _Run:
     # ---- checkpoints -----------------------------------------------------------------------------------------
     def _checkpoint(self, checkpoints: Checkpoints) -> None:
         stop = checkpoints.stop()
-        if stop or checkpoints.due():
-            if (tensors := self._flat_state()) is not None:
-                checkpoints.save(tensors)
+        if (stop or checkpoints.due()) and (tensors := self._flat_state()) is not None:
+            checkpoints.save(tensors)
         if stop:
             raise Stopped
 

@@ -194,11 +194,12 @@ class Atari:
     Observations are (n, 4, 84, 84) uint8. An emulator's state can't be had: a segment that is broken off starts again.
     """
 
-    def __init__(self, n: int, seed: int, game: str, threads: int = 1):
+    def __init__(self, n: int, seed: int, game: str, max_frames: int = 108_000, threads: int = 1):
         from ale_py.vector_env import AtariVectorEnv
         from gymnasium.vector import AutoresetMode
 
-        self.env = AtariVectorEnv(game, n, num_threads=threads, reward_clipping=False, autoreset_mode=AutoresetMode.SAME_STEP)
+        self.env = AtariVectorEnv(game, n, num_threads=threads, max_num_frames_per_episode=max_frames, reward_clipping=False,
+                                  autoreset_mode=AutoresetMode.SAME_STEP)  # fmt: skip
         self.observation, info = self.env.reset(seed=seed % 2**31)  # n seeds in a row, 32 bits each
         self.lives = info["lives"].copy()
 

@@ -119,7 +119,7 @@ HUMAN = "random and human play: Wang et al. 2016, as in dqn_zoo's atari_data.py;
 
 
 def _game(label: str, rom: str, actions: int, random: float, human: float) -> World:
-    return World(f"Atari {label}", "atari", (4, 84, 84), actions, random, human, HUMAN, 1000, {"game": rom}, ALE)
+    return World(f"Atari {label}", "atari", (4, 84, 84), actions, random, human, HUMAN, 1000, {"game": rom, "max_frames": 108_000}, ALE)
 
 
 WORLDS: dict[str, World] = {
