@@ -18,13 +18,14 @@ from ltcore import channels, drawing, seeds
 from ltcore.data import Dataset
 from ltcore.models import split_state
 from ltcore.recipe import Evaluate, Optimizer, Task
-from ltcore.training import backends, bfp, optimizers, precision, supervised
+from ltcore.training import averaging, backends, bfp, optimizers, precision, supervised
 from ltcore.training.capture import Captured
 from ltcore.training.rigl import Regrow, move
 
 BITS = {torch.float32: torch.int32, torch.float64: torch.int64}
 CURVES = ("val_loss", "val_accuracy_pct", "train_loss")
 PARTS = ("val", "test", "train")
+LAST = "last-iterate"  # where weights are averaged, "end" is the average, and this the weights that training ended with
 GLOBAL_RNG = "global_rng"  # in a checkpoint: the state of torch's own CPU generator
 CHECK_EVERY_IT = 64  # how often a segment asks whether to save or stop
 
@@ -46,6 +47,11 @@ class Segment:
     regrow: Regrow | None = None  # a mask that moves
     track: drawing.Draw | None = None  # note the scales of channels, and maybe stop at a draw
     task: Task = Task()
+    average: averaging.Average | None = None  # what is left at the end is the mean of weights passed through
+
+    def __post_init__(self) -> None:
+        if self.average and self.regrow:
+            raise ValueError("weights can't be averaged under a mask that moves: their mean would be pruned nowhere")
 
 
 @dataclass(frozen=True)
@@ -101,6 +107,7 @@ class _Run:
     progress: Tensor  # (3,): next iteration, evaluations done, iteration of the last evaluation
     tracked: dict[str, Tensor]  # scale -> (checks, R, C), filled as far as the segment is
     masks: dict[str, Tensor] = field(default_factory=dict)  # (R, …), where they move
+    sums: dict[str, Tensor] = field(default_factory=dict)  # (R, …), of the weights taken so far, where they are averaged
 
     def flat(self) -> dict[str, Tensor]:
         out = {}
@@ -142,7 +149,7 @@ def _train(module: nn.Module, data: Dataset, segment: Segment, replicates: Seque
             if saved and GLOBAL_RNG in saved:
                 torch.set_rng_state(saved[GLOBAL_RNG])
             reached = _steps(engine, batches, segment, run, masks, checkpoints, channels.scales(module), rounding)
-        return _finish(engine, batches, replace(segment, stop=reached), run)
+        return _finish(module, engine, batches, replace(segment, stop=reached), run)
 
 
 def _engine(module: nn.Module, segment: Segment, run: _Run, batches: supervised.Batches, backend: str | None) -> Any:
@@ -173,6 +180,7 @@ def _begin(module: nn.Module, segment: Segment, replicates: Sequence[Replicate],
     # All bits set where kept: "and" costs what a product costs and leaves pruned weights 0 even under a gradient that is not a number.
     bits = {n: -m.to(BITS[dtype]) for n, m in masks.items() if n in params}
     run.masks = bits if segment.regrow else {}
+    run.sums = {n: torch.zeros_like(p) for n, p in params.items()} if segment.average else {}
     return run, bits
 
 
@@ -215,6 +223,7 @@ def _steps(engine: Any, batches: supervised.Batches, segment: Segment, run: _Run
     round_ = _rounders(rounding, run)
     points, declared = set(evaluation_points(segment)), _declared(segment)
     checks = _checks(segment) if segment.track else ()
+    taken = averaging.points(segment.average, segment.start, segment.stop)
 
     def step(index: Tensor, lr: optimizers.Rate, t: int | Tensor) -> Tensor:
         if rounding:
@@ -237,6 +246,8 @@ def _steps(engine: Any, batches: supervised.Batches, segment: Segment, run: _Run
             run.loss_sum += _regrow(engine, batches, segment.regrow, run, t)
         else:
             run.loss_sum += step(batches.index(t), optimizers.learning_rate(segment.optimizer, t), t)
+        if t + 1 in taken:
+            averaging.add(run.sums, run.params)
         if t + 1 in points and segment.val:
             _validate(engine, batches, run, t + 1)
         if t + 1 in declared:
@@ -318,10 +329,14 @@ def _read(engine: Any, batches: supervised.Batches, evaluate: Evaluate, point: s
     return torch.stack([torch.stack(supervised.evaluate(engine, batches, p), dim=1).cpu() if wanted[p] else unread for p in PARTS])
 
 
-def _finish(engine: Any, batches: supervised.Batches, segment: Segment, run: _Run) -> list[Trained]:
+def _finish(module: nn.Module, engine: Any, batches: supervised.Batches, segment: Segment, run: _Run) -> list[Trained]:
     """Reads the end, then the minimum of validation loss (by putting those weights in place), and takes the stack apart."""
     reads = {f"{t}it": read for t, read in zip(_declared(segment), run.reads)}
     reads["end"] = _read(engine, batches, segment.evaluate, "end")
+    if count := len(averaging.points(segment.average, segment.start, segment.stop)):
+        averaging.place(module, run.params, run.buffers, run.sums, count, batches, segment.stop)
+        plain = backends.Loop(module, run.params, run.buffers, supervised.loss)  # nothing is rounded any more
+        reads |= {LAST: reads["end"], "end": _read(plain, batches, segment.evaluate, "end")}
     end = {n: t.clone() for n, t in (run.params | run.buffers).items()}
     for n, t in (run.params | run.buffers).items():
         t.copy_(run.best[n])
