@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from ltcore import clock
+from ltcore import clock, tasks
 from ltcore.errors import UsageError
 from ltcore.library import Library
 from ltcore.models import INITS, layer_kinds, layer_sizes, skeleton
@@ -66,6 +66,8 @@ class Trial:
             raise UsageError(f"data.augment {self.recipe.data.augment!r} needs images, channels x height x width; {self.data.name} has examples of shape {self.data.input_shape}")
         if self.recipe.data.augment == "resized-crop-flip" and not self.data.decoded:
             raise UsageError(f"data.augment 'resized-crop-flip' needs images in files, such as imagenet's; {self.data.name} is held as tensors: use crop-flip")
+        if self.recipe.task.name not in tasks.TASKS:
+            raise UsageError(f"unknown task.name {self.recipe.task.name!r}{nearest(self.recipe.task.name, tasks.TASKS)}")
         if self.recipe.model.init not in INITS:
             raise UsageError(f"unknown model.init {self.recipe.model.init!r}{nearest(self.recipe.model.init, INITS)}")
         self.library.model(self.recipe.model.name)
@@ -250,13 +252,14 @@ class Trial:
         augment = {"augment": [self.seed, "augment", *order]} if recipe.data.augment != "none" else {}
         how = {"augment": recipe.data.augment} if recipe.data.augment not in ("none", "crop-flip") else {}
         revised = {name: REVISIONS[name] for name in (recipe.optimizer.name, recipe.model.name) if name in REVISIONS}
+        task = {"task": asdict(recipe.task)} if recipe.task.name != "classify" else {}
         data = {"name": self.data.name, "fingerprint": self.data.fingerprint, "val": recipe.data.val, "options": dict(recipe.data.options)}
         return {
             "data": data | self.library.source("datasets", self.data.name),
-            "optimizer": {k: v for k, v in asdict(recipe.optimizer).items() if k != "bn_l1" or v},
+            "optimizer": recipe.optimizer.said(),
             "batch_size": recipe.batch_size, "evaluate": asdict(recipe.evaluate),
             "precision": recipe.precision,
-            "streams": {"split": [self.seed, "split"], "order": [self.seed, "order", *order], "labels": labels, **augment}, **how, **({"revisions": revised} if revised else {}),
+            "streams": {"split": [self.seed, "split"], "order": [self.seed, "order", *order], "labels": labels, **augment}, **how, **({"revisions": revised} if revised else {}), **task,
         }  # fmt: skip
 
     def _labels(self) -> str:

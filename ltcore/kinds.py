@@ -5,7 +5,6 @@ trains them as one stack; the other kinds take one.
 """
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -16,14 +15,15 @@ from torch.func import functional_call
 from ltcore import channels, compact, cost, drawing, masks, measures, seeds, transforms
 from ltcore.criteria import Network, Scored
 from ltcore.errors import UserError
-from ltcore.jobs import Env, Job, Result, Tensors, Value, begun, density_facts, module_of, net_of
+from ltcore.jobs import Env, Job, Result, Tensors, begun, density_facts, module_of, net_of
 from ltcore.library import of_user
 from ltcore.models import draw_state, layer_kinds, layer_sizes, split_state
 from ltcore.pruning import prune
-from ltcore.recipe import Evaluate, Optimizer
+from ltcore.recipe import Evaluate, Optimizer, Task
+from ltcore.tasks import TASKS
 from ltcore.training import precision
 from ltcore.training.backends import Loop
-from ltcore.training.loop import Replicate, Segment, train
+from ltcore.training.loop import Replicate, Segment
 from ltcore.training.rigl import Regrow
 from ltcore.training.supervised import Batches, Streams, loss
 
@@ -137,10 +137,10 @@ def _train(jobs: Sequence[Job], env: Env) -> list[Result]:
     params, kept = jobs[0].params, jobs[0].inputs.get("channels")
     module, data = module_of(params, env, kept), env.dataset(params["data"])
     part = segment(params | begun(jobs[0]))
-    trained = train(module, data, part, [_replicate(job) for job in jobs], env.checkpoints, env.backend)
+    trained = TASKS[part.task.name].train(module, data, part, [_replicate(job) for job in jobs], env.checkpoints, env.backend)
     results = []
     for job, t in zip(jobs, trained):
-        values = _train_values(t.metrics, t.facts, params["evaluate"]["every_it"])
+        values = TASKS[part.task.name].values(t, params)
         facts = t.facts | _network_facts(module, job, t.state, t.mask or job.inputs.get("mask", {}))
         facts |= {"start_it": part.start, **_of_whole(kept, facts, module, module_of(params, env), params["input_shape"])} if kept else {}
         more = {"mask": t.mask} if t.mask else {}
@@ -163,22 +163,12 @@ def segment(params: Mapping[str, Any]) -> Segment:
     evaluate = Evaluate(e["every_it"], tuple(e["test"]), tuple(e["train"]))
     regrow = Regrow(**params["regrow"]) if "regrow" in params else None
     return Segment(optimizer, params["batch_size"], params["start"], params["stop"], evaluate, params["data"]["val"], params["precision"],
-                   params.get("augment", "crop-flip"), regrow, drawing.Draw(**params["track"]) if "track" in params else None)
+                   params.get("augment", "crop-flip"), regrow, drawing.Draw(**params["track"]) if "track" in params else None,
+                   Task(**params.get("task", {})))
 
 
 def _replicate(job: Job) -> Replicate:
     return Replicate(job.inputs["state"], job.inputs.get("mask", {}), Streams(**job.params["streams"]), job.inputs.get("optimizer"))
-
-
-def _train_values(metrics: Mapping[str, Mapping[str, float]], facts: Mapping[str, Any], every_it: int) -> list[Value]:
-    values = []
-    for at, named in metrics.items():
-        for metric, value in named.items():
-            n = facts[f"n_{metric.partition('_')[0]}"]
-            values.append(Value(metric, value if math.isfinite(value) else math.inf, at, 100 / n if metric.endswith("_pct") else 0.0))
-    if "early-stop" in metrics:
-        values.append(Value("early_stop_it", facts["early_stop_it"], None, every_it, facts["censored"]))
-    return values
 
 
 def _network_facts(module: nn.Module, job: Job, end: Tensors, mask: Tensors) -> dict[str, Any]:

@@ -36,8 +36,19 @@ class Data:
 
 
 @dataclass(frozen=True)
+class Task:
+    """What is learned: a name of ``ltcore.tasks.TASKS``, and what it leaves open (a discount, a length of windows); said in stages but for ``classify``."""
+
+    name: str = "classify"
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Optimizer:
-    """``adam`` or ``sgd``; the learning rate is multiplied by ``factor`` at each iteration of ``drops_it``, after a linear warm-up from 0."""
+    """``adam``, ``sgd`` or ``rmsprop``, and its learning rate: a linear warm-up from 0, then as ``schedule`` says.
+
+    ``step`` multiplies the rate by ``factor`` at each iteration of ``drops_it``; ``inverse-sqrt`` by √(warmup_it / t) as well (Vaswani et al. 2017, Sec 5.3).
+    """
 
     name: str
     lr: float
@@ -49,6 +60,13 @@ class Optimizer:
     drops_it: tuple[int, ...] = ()
     factor: float = 0.1
     bn_l1: float = 0.0  # strength of the L1 term on every batch-norm scale; said in stages only where it is not 0
+    alpha: float = 0.99  # smoothing of rmsprop's mean square; said only for it
+    schedule: str = "step"  # said only where it is another
+
+    def said(self) -> dict[str, Any]:
+        """Its fields as stages say them: those that came later only where they are used."""
+        unused = {"bn_l1": not self.bn_l1, "alpha": self.name != "rmsprop", "schedule": self.schedule == "step"}
+        return {k: v for k, v in dataclasses.asdict(self).items() if not unused.get(k, False)}
 
 
 @dataclass(frozen=True)
@@ -90,10 +108,11 @@ class Recipe:
     optimizer_state: str = "fresh"  # after a rewind; "kept" takes the state saved with the weights rewound to
     precision: str = "fp32"  # a class of ltcore.training.precision
     control: str = "none"  # the negative control: see ltcore.imp.CONTROLS
+    task: Task = Task()
 
 
 WORDS = {
-    "optimizer.name": ("adam", "sgd"), "pruning.scope": ("layerwise", "global", "global-keep-one"),
+    "optimizer.name": ("adam", "sgd", "rmsprop"), "optimizer.schedule": ("step", "inverse-sqrt"), "pruning.scope": ("layerwise", "global", "global-keep-one"),
     "pruning.counts": ("all-weights", "prunable", "channels"),
     "data.labels": ("true", "shuffled"), "data.augment": ("none", "crop-flip", "resized-crop-flip"), "optimizer_state": ("fresh", "kept"),
     "precision": ("fp32", "fp64", "tf32", "bf16", "bfp8"),
@@ -136,7 +155,7 @@ def changed(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
     return recipe
 
 
-NAMES = {"model.name": "model.options", "data.name": "data.options"}
+NAMES = {"model.name": "model.options", "data.name": "data.options", "task.name": "task.options"}
 
 
 def _replace(value: Any, path: list[str], new: Any, whole: str) -> Any:

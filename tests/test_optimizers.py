@@ -1,4 +1,4 @@
-"""SGD and Adam on stacks against torch.optim, and rule 2: pruned weights and their optimiser state are exactly 0."""
+"""SGD, Adam and RMSprop on stacks against torch.optim, and rule 2: pruned weights and their optimiser state are exactly 0."""
 
 from __future__ import annotations
 
@@ -20,6 +20,8 @@ SPECS = {
     "sgd with decay": Optimizer("sgd", 0.05, weight_decay=1e-2),
     "momentum": Optimizer("sgd", 0.02, momentum=0.9),
     "momentum with decay": Optimizer("sgd", 0.02, momentum=0.9, weight_decay=1e-2),
+    "rmsprop": Optimizer("rmsprop", 1e-3),
+    "rmsprop with decay": Optimizer("rmsprop", 1e-3, weight_decay=1e-2, alpha=0.9, eps=1e-3),
 }
 SHAPES = {"w": (7, 5), "b": (7,)}
 
@@ -27,6 +29,8 @@ SHAPES = {"w": (7, 5), "b": (7,)}
 def torchs(spec: Optimizer, params: list[torch.Tensor], lr: float) -> torch.optim.Optimizer:
     if spec.name == "adam":
         return torch.optim.Adam(params, lr, spec.betas, spec.eps, spec.weight_decay, foreach=False, fused=False)
+    if spec.name == "rmsprop":
+        return torch.optim.RMSprop(params, lr, spec.alpha, spec.eps, spec.weight_decay, foreach=False)
     return torch.optim.SGD(params, lr, spec.momentum, weight_decay=spec.weight_decay, foreach=False, fused=False)
 
 
@@ -162,8 +166,14 @@ def test_drops_count_from_iteration_zero_and_multiply():
     assert [optimizers.learning_rate(spec, t) for t in range(7)] == pytest.approx([0, 0.5, 1, 0.1, 0.1, 0.01, 0.01])
 
 
+def test_the_inverse_square_root_falls_from_the_end_of_the_warm_up():
+    spec = Optimizer("adam", 0.4, warmup_it=4, schedule="inverse-sqrt")
+    assert [optimizers.learning_rate(spec, t) for t in (0, 2, 4, 16, 64)] == pytest.approx([0.0, 0.2, 0.4, 0.2, 0.1])
+
+
 def test_momentum_has_state_only_where_there_is_momentum():
     params = {"w": torch.zeros(2, 3)}
     assert sorted(optimizers.init(SPECS["sgd"], params)) == ["step"]
     assert sorted(optimizers.init(SPECS["momentum"], params)) == ["m/w", "step"]
     assert sorted(optimizers.init(SPECS["adam"], params)) == ["m/w", "step", "v/w"]
+    assert sorted(optimizers.init(SPECS["rmsprop"], params)) == ["step", "v/w"]

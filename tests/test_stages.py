@@ -8,6 +8,7 @@ import random
 import pytest
 
 from ltcore import arms, stages
+from ltcore.errors import UsageError
 from ltcore.imp import DataFacts, Trial
 from ltcore.library import Library
 from ltcore.recipe import Model, Optimizer, changed
@@ -71,7 +72,7 @@ CHANGES = {
     "optimizer.betas": {"optimizer__betas": (0.9, 0.99)}, "optimizer.eps": {"optimizer__eps": 1e-7},
     "optimizer.weight_decay": {"optimizer__weight_decay": 1e-4}, "optimizer.warmup_it": {"optimizer__warmup_it": 10},
     "optimizer.drops_it": {"optimizer__drops_it": (100,)}, "optimizer.factor": {"optimizer__factor": 0.2},
-    "optimizer.bn_l1": {"optimizer__bn_l1": 1e-4},
+    "optimizer.bn_l1": {"optimizer__bn_l1": 1e-4}, "optimizer.schedule": {"optimizer__schedule": "inverse-sqrt"},
     "batch_size": {"batch_size": 61}, "length": {"length": "50001it"}, "evaluate.every_it": {"evaluate__every_it": 50},
     "evaluate.test": {"evaluate__test": ("end",)}, "evaluate.train": {"evaluate__train": ()}, "rewind": {"rewind": "100it"},
     "precision": {"precision": "fp64"}, "control": {"control": "no-training"},
@@ -107,14 +108,27 @@ def test_every_field_of_the_recipe_is_accounted_for():
         "optimizer": Optimizer,
         "evaluate": type(LENET.evaluate),
         "pruning": type(LENET.pruning),
+        "task": type(LENET.task),
     }
     fields = {f.name for f in dataclasses.fields(LENET)} - set(parts)
     fields |= {f"{part}.{f.name}" for part, cls in parts.items() for f in dataclasses.fields(cls)}
     elsewhere = {
         "data.name": "test_data_facts_change_the_hash", "optimizer_state": "the test above",
-        "pruning.counts": "says what a printed percentage is of; changes no number",
+        "pruning.counts": "says what a printed percentage is of; changes no number", "optimizer.alpha": "rmsprop's, the test below",
+        "task.name": "the test below", "task.options": "the test below",
     }  # fmt: skip
     assert fields == set(CHANGES) | set(PRUNING) | set(elsewhere)
+
+
+def test_what_only_some_recipes_use_is_in_the_hash_there_and_nowhere_else():
+    assert lenet(optimizer__alpha=0.9).ticket(0).hash == lenet().ticket(0).hash
+    assert lenet(optimizer__name="rmsprop", optimizer__alpha=0.9).ticket(0).hash != lenet(optimizer__name="rmsprop").ticket(0).hash
+    assert lenet(task__options={"some": 1}).ticket(0).hash == lenet().ticket(0).hash  # to classify leaves nothing open
+
+
+def test_an_unknown_task_is_refused():
+    with pytest.raises(UsageError, match="unknown task.name 'clasify'.*classify"):
+        lenet(task__name="clasify")
 
 
 @pytest.mark.parametrize("change", [{"name": "other"}, {"fingerprint": "ffff"}, {"input_shape": (1, 28, 27)}, {"classes": 11}])

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ltcore import channels, drawing, seeds
 from ltcore.data import Dataset
 from ltcore.models import split_state
-from ltcore.recipe import Evaluate, Optimizer
+from ltcore.recipe import Evaluate, Optimizer, Task
 from ltcore.training import backends, bfp, optimizers, precision, supervised
 from ltcore.training.capture import Captured
 from ltcore.training.rigl import Regrow, move
@@ -45,6 +45,7 @@ class Segment:
     augment: str = "crop-flip"  # what is done where the streams have one for it
     regrow: Regrow | None = None  # a mask that moves
     track: drawing.Draw | None = None  # note the scales of channels, and maybe stop at a draw
+    task: Task = Task()
 
 
 @dataclass(frozen=True)

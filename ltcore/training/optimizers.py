@@ -1,10 +1,11 @@
-"""SGD and Adam on stacks: every tensor is (R, …), the learning rate a number or one per replicate.
+"""SGD, Adam and RMSprop on stacks: every tensor is (R, …), the learning rate a number or one per replicate.
 
 Where all replicates share the rate, PyTorch's fused kernels do the same arithmetic in one pass over memory (the update is
 elementwise, so a stack is just a longer tensor). Gradients arrive already masked and weight decay acts on weights that are 0
 where pruned, so pruned weights and their optimiser state stay exactly 0.
 
-References: Kingma & Ba 2015 (Adam); Sutskever et al. 2013 and PyTorch's ``SGD`` (momentum: v = μv + g, w = w − ηv; the first v is g).
+References: Kingma & Ba 2015 (Adam); Sutskever et al. 2013 and PyTorch's ``SGD`` (momentum: v = μv + g, w = w − ηv; the first v is g);
+Tieleman & Hinton 2012 and PyTorch's ``RMSprop`` (v = αv + (1 − α)g², w = w − ηg / (√v + ε)).
 """
 from __future__ import annotations
 
@@ -20,11 +21,13 @@ Rate = float | Tensor  # a number, a 0-d tensor (captured steps) or (R,)
 
 
 def learning_rate(spec: Optimizer, t: int) -> float:
-    """The rate at iteration t (0-based): linear warm-up from 0, then the step schedule.
+    """The rate at iteration t (0-based): linear warm-up from 0, then the schedule.
 
     During warm-up iteration t runs at lr × t / warmup_it; drops count from iteration 0, warm-up or not.
     """
     warm = t / spec.warmup_it if t < spec.warmup_it else 1.0
+    if spec.schedule == "inverse-sqrt" and t > spec.warmup_it:
+        warm = (max(spec.warmup_it, 1) / t) ** 0.5
     return spec.lr * warm * spec.factor ** sum(t >= drop for drop in spec.drops_it)
 
 
@@ -37,7 +40,7 @@ def init(spec: Optimizer, params: Tensors) -> dict[str, Tensor]:
 
 def _slots(spec: Optimizer) -> tuple[str, ...]:
     """What is kept of each parameter, in the order in which the fused kernels take it."""
-    return {"adam": ("m", "v"), "sgd": ("m",) if spec.momentum else ()}[spec.name]
+    return {"adam": ("m", "v"), "sgd": ("m",) if spec.momentum else (), "rmsprop": ("v",)}[spec.name]
 
 
 def update(spec: Optimizer, params: Tensors, grads: Tensors, state: Tensors, lr: Rate) -> None:
@@ -96,10 +99,19 @@ def _sgd_stacked(spec: Optimizer, params: Tensors, grads: Tensors, state: Tensor
         p.sub_(_column(lr, p) * g)
 
 
-def _column(lr: Tensor, p: Tensor) -> Tensor:
-    """(R,) as (R, 1, …) beside p of (R, …)."""
-    return lr.to(p.dtype).reshape(-1, *[1] * (p.dim() - 1))
+def _rmsprop(spec: Optimizer, params: Tensors, grads: Tensors, state: Tensors, lr: Rate) -> None:
+    """There is no fused kernel for it."""
+    state["step"].add_(1)
+    for n, p in params.items():
+        g = grads[n] + spec.weight_decay * p if spec.weight_decay else grads[n]
+        v = state[f"v/{n}"].mul_(spec.alpha).addcmul_(g, g, value=1 - spec.alpha)
+        p.sub_(_column(lr, p) * g / (v.sqrt() + spec.eps))
 
 
-FUSED = {"adam": _adam_fused, "sgd": _sgd_fused}
-STACKED = {"adam": _adam_stacked, "sgd": _sgd_stacked}
+def _column(lr: Rate, p: Tensor) -> Rate:
+    """(R,) as (R, 1, …) beside p of (R, …); a rate that all share as it is."""
+    return lr.to(p.dtype).reshape(-1, *[1] * (p.dim() - 1)) if isinstance(lr, Tensor) and lr.dim() else lr
+
+
+FUSED = {"adam": _adam_fused, "sgd": _sgd_fused, "rmsprop": _rmsprop}
+STACKED = {"adam": _adam_stacked, "sgd": _sgd_stacked, "rmsprop": _rmsprop}
