@@ -23,7 +23,7 @@ PAGES = (
     "README.md", "docs/frankle2019.md", "docs/stabilizing2019.md", "docs/morcos2019.md", "docs/elastic2021.md", "docs/earlybird2020.md", "results/README.md",
 )  # fmt: skip
 FULL, QUICK = "frankle2019-paper-cpu", "frankle2019-quick-mnist"
-STABLE, STABLE_QUICK = "stabilizing2019-paper-cpu", "stabilizing2019-quick-mnist1d"
+STABLE, STABLE_MNIST, STABLE_QUICK = "stabilizing2019-paper-cpu", "stabilizing2019-quick-mnist", "stabilizing2019-quick-mnist1d"
 ELASTIC_QUICK, TRAVEL, EARLY_QUICK = "elastic2021-quick-mnist", "morcos2019-quick-mnist", "earlybird2020-quick-cifar10"
 DRAWN = (FULL, STABLE, TRAVEL, EARLY_QUICK)
 IMAGES = ROOT / "docs" / "img"  # in a folder for each paper
@@ -158,6 +158,7 @@ TABLES: dict[str, tuple[str, Callable[[Mapping[str, Any], Mapping[str, Any]], st
     "eb-quick-about": (EARLY_QUICK, _about), "eb-quick-parts": (EARLY_QUICK, _parts),
     "eb-quick-claims": (EARLY_QUICK, functools.partial(_claims, why_not="they need a GPU")),
     "eb-quick-costs": (EARLY_QUICK, _costs), "eb-quick-arms": (EARLY_QUICK, _arms),
+    "stable-mnist-about": (STABLE_MNIST, _about), "stable-mnist-parts": (STABLE_MNIST, _parts),
     "stable-quick-about": (STABLE_QUICK, _about), "stable-quick-parts": (STABLE_QUICK, _parts), "stable-quick-rows": (STABLE_QUICK, _rows),
     "elastic-quick-about": (ELASTIC_QUICK, _about), "elastic-quick-parts": (ELASTIC_QUICK, _parts), "elastic-quick-rows": (ELASTIC_QUICK, _rows),
     "elastic-quick-arms": (ELASTIC_QUICK, _arms_at(10)),

@@ -114,7 +114,7 @@ def test_rule_2_pruned_weights_and_their_state_stay_exactly_zero(small_data, nam
     for n, m in mask.items():
         assert (~m).any() and not result.artefacts["state"][n][~m].any() and result.artefacts["state"][n][m].all()
         slots = [t for slot, t in result.artefacts["optimizer"].items() if slot.endswith(f"/{n}")]
-        assert len(slots) == (2 if "adam" in name else SPECS[name].momentum > 0)
+        assert len(slots) == {"adam": 2, "rmsprop": 1, "sgd": SPECS[name].momentum > 0}[SPECS[name].name]
         assert not any(t[~m].any() for t in slots)
 
 
