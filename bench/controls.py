@@ -17,6 +17,7 @@ from bench import plan as planning
 from bench import statistics as st
 from bench.flags import Flags
 from bench.joins import Join
+from bench.measurement import Measurement
 from bench.store import Store, default_root
 from bench.verbs import workers
 from ltcore.errors import UserError
@@ -26,6 +27,9 @@ from replications.schema import Control, Experiment, Paper, Scaled
 if TYPE_CHECKING:
     from replications.papers import PaperData
     from replications.papers_schema import Claim, Test
+
+
+AT_CHANCE = "stayed at chance"  # why a trial does not count, as training says it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,7 +96,14 @@ def _join(paper: Paper, data: PaperData, control: Control, name: str, store: Sto
     if outcome.failures:
         raise UserError(f"control {name}: {next(iter(outcome.failures.values()))}")
     manifest = planning.manifest(plan, store)
-    return Join(data, measuring.read(manifest, store, data), measuring.run_info(manifest, store, alone, data))
+    found = measuring.read(manifest, store, data)
+    counted = found if name == "none" else [_at_chance_too(m) for m in found]
+    return Join(data, counted, measuring.run_info(manifest, store, alone, data))
+
+
+def _at_chance_too(m: Measurement) -> Measurement:
+    """Of a broken pipeline a network at chance counts: a control that held only because such trials are left out would say nothing."""
+    return dataclasses.replace(m, failed="") if m.failed == AT_CHANCE else m
 
 
 def _run_by(paper: Paper, control: Control, name: str) -> Iterable[tuple[Experiment, Scaled]]:

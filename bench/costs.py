@@ -1,6 +1,7 @@
 """What a physically smaller network saves on the clock beside what it saves on paper: ``python -m bench.costs PAPER [--store DIR]``.
 
-The measured speed-up of a training step is set against the share of FLOPs that is gone. Wall times are those of the records, with whatever
+The measured speed-up of a training step is set against the share of FLOPs that is gone; a second table gives wall time and energy of
+search, retraining and both (:mod:`bench.phases`). Wall times are those of the records, with whatever
 else the machine did at the time; that is why no comparison shows them.
 """
 
@@ -9,12 +10,13 @@ from __future__ import annotations
 import json
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, Optional
 
 import typer
 
+from bench import phases
 from bench.measurements import find_manifest
 from bench.store import Store, default_root
 
@@ -94,10 +96,12 @@ def render(found: Iterable[Row]) -> str:
 
 def main(paper: str, scale: Optional[str] = None, store: Annotated[Optional[Path], typer.Option("--store", metavar="DIR")] = None,
          as_json: Annotated[bool, typer.Option("--json")] = False) -> None:  # fmt: skip
-    """Print the table of a paper's latest run."""
+    """Print the tables of a paper's latest run."""
     opened = Store(store or default_root(), create=False)
-    found = rows(find_manifest(opened, paper, scale), opened)
-    print(json.dumps([vars(r) | {"speed_up": r.speed_up, "on_paper": r.on_paper} for r in found]) if as_json else render(found))
+    manifest = find_manifest(opened, paper, scale)
+    found, spent = rows(manifest, opened), phases.rows(manifest, opened)
+    speed = [vars(r) | {"speed_up": r.speed_up, "on_paper": r.on_paper} for r in found]
+    print(json.dumps({"speed": speed, "phases": [asdict(r) for r in spent]}) if as_json else f"{render(found)}\n\n{phases.render(spent)}")
 
 
 if __name__ == "__main__":

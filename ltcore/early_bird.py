@@ -74,14 +74,19 @@ def slimmed(trial: Trial, level: int = 0, draw: int = 0, *, plan: Schedule, chan
 
 
 PRECISIONS = {"fp32": "fp32", "8bit": "bfp8"}  # the paper's words -> precision classes
+AVERAGED_FROM = 140 / 160  # of the schedule: 8-bit retraining averages its weights after every later epoch (--swa_start 140)
+
+
+def _at(trial: Trial, precision: str, phase: str) -> Trial:
+    """The trial at a precision in the paper's words; its own where that says fp32."""
+    if precision not in PRECISIONS:
+        raise UsageError(f"unknown precision {precision!r} of {phase}: {' or '.join(PRECISIONS)}")
+    return trial if precision == "fp32" else trial.with_changes({"precision": PRECISIONS[precision]})
 
 
 def search(trial: Trial, plan: Schedule, channels_remaining_pct: float, rule: str = "queue", precision: str = "fp32") -> Stage:
     """Dense training that ends where the rule draws; at 8 bit in block floating point."""
-    if precision not in PRECISIONS:
-        raise UsageError(f"unknown precision {precision!r} of a search: {' or '.join(PRECISIONS)}")
-    if precision != "fp32":
-        trial = trial.with_changes({"precision": PRECISIONS[precision]})
+    trial = _at(trial, precision, "a search")
     track = {"every_it": plan.it(trial, 1), "rate": rate(channels_remaining_pct), "rule": rule, "epsilon": EPSILON}
     return trial.train(trial.init(), start=0, track=track)
 
@@ -90,18 +95,25 @@ _search = search  # by a name that an argument does not hide
 
 
 def train(trial: Trial, level: int = 0, draw: int = 0, *, plan: Schedule, channels_remaining_pct: float, init: str = "inherit",
-          search: str = "fp32") -> Stage:  # fmt: skip
+          search: str = "fp32", retrain: str = "fp32") -> Stage:  # fmt: skip
     """EB Train: the ticket that the paper's rule draws goes on to the end of the schedule; with ``fresh`` weights it starts a full one.
 
-    ``search`` is the precision of the search; what is drawn is trained on at the recipe's own.
+    ``search`` and ``retrain`` are the precisions of the two phases. Retraining in 8 bits leaves the average of its last epochs' weights.
     """
     found = _search(trial, plan, channels_remaining_pct, precision=search)
     mask = drawn(trial, found.out("state"), channels_remaining_pct)
+    average = {} if retrain == "fp32" else {"average": averaged(trial, plan)}
+    going_on = _at(trial, retrain, "a retraining")
     if init == "fresh":
-        return trial.train(trial.init("early-bird-fresh", channels=mask), start=0, channels=mask)
+        return going_on.train(trial.init("early-bird-fresh", channels=mask), start=0, channels=mask, **average)
     if init != "inherit":
         raise UsageError(f"unknown init {init!r} of a drawn ticket: inherit or fresh")
-    return trial.train(trial.compact(found.out("state"), mask), start=0, channels=mask, clock=found.out("search"))
+    return going_on.train(trial.compact(found.out("state"), mask), start=0, channels=mask, clock=found.out("search"), **average)
+
+
+def averaged(trial: Trial, plan: Schedule) -> dict[str, int]:
+    """When SWALP takes weights: after every epoch beyond the 140th of 160."""
+    return {"from_it": plan.it(trial, round(AVERAGED_FROM * plan.epochs)), "every_it": plan.it(trial, 1)}
 
 
 # ---- single weights, for comparison --------------------------------------------------------------------------
@@ -151,8 +163,8 @@ def _shuffled(trial: Trial) -> dict[str, Any]:
 
 
 def train_cost(trial: Trial, level: int = 0, draw: int = 0, *, plan: Schedule, channels_remaining_pct: float, init: str = "inherit",
-               search: str = "fp32") -> Stage:  # fmt: skip
-    """FLOPs and sizes of EB Train, and when its ticket was drawn; an operation of 8 bits counts like any other."""
+               search: str = "fp32", retrain: str = "fp32") -> Stage:  # fmt: skip
+    """FLOPs and sizes of EB Train, and when its ticket was drawn; an operation of 8 bits counts like any other, in either phase."""
     found = _search(trial, plan, channels_remaining_pct, precision=search)
     inputs = {"channels": drawn(trial, found.out("state"), channels_remaining_pct), "clock": found.out("search")}
     return trial.cost(inputs, goes_on=init == "inherit", search_it=0, epochs=plan.epochs)
@@ -177,3 +189,24 @@ def dense_cost(trial: Trial, level: int = 0, draw: int = 0, *, plan: Schedule, *
 def two_dense_cost(trial: Trial, level: int = 0, draw: int = 0, *, plan: Schedule, **sizes: float) -> Stage:
     """FLOPs of a dense training after another: a lottery ticket's."""
     return trial.cost({}, goes_on=False, search_it=plan.it(trial, plan.epochs), epochs=plan.epochs)
+
+
+# ---- top-5 accuracy ------------------------------------------------------------------------------------------
+def train_top5(trial: Trial, level: int = 0, draw: int = 0, *, plan: Schedule, channels_remaining_pct: float) -> Stage:
+    """Of EB Train."""
+    return _top5(trial, train(trial, plan=plan, channels_remaining_pct=channels_remaining_pct))
+
+
+def slimmed_top5(trial: Trial, level: int = 0, draw: int = 0, *, plan: Schedule, channels_remaining_pct: float) -> Stage:
+    """Of network slimming."""
+    return _top5(trial, slimmed(trial, plan=plan, channels_remaining_pct=channels_remaining_pct))
+
+
+def dense_top5(trial: Trial, level: int = 0, draw: int = 0, *, plan: Schedule) -> Stage:
+    """Of the network that is never pruned."""
+    return _top5(trial, dense(trial, plan=plan))
+
+
+def _top5(trial: Trial, run: Stage) -> Stage:
+    smaller = {"channels": run.inputs["channels"]} if "channels" in run.inputs else {}
+    return trial.measure("top-5", {"state": run.out("state"), **smaller}, **trial.on_data())

@@ -103,7 +103,8 @@ class Trial:
 
     def train(self, state: Output, mask: Output | None = None, *, start: int | None = None, stop: int | None = None,
               optimizer: Output | None = None, order: tuple[str | int, ...] = (), regrow: Mapping[str, Any] | None = None,
-              channels: Output | None = None, clock: Output | None = None, track: Mapping[str, Any] | None = None) -> Stage:  # fmt: skip
+              channels: Output | None = None, clock: Output | None = None, track: Mapping[str, Any] | None = None,
+              average: Mapping[str, Any] | None = None) -> Stage:  # fmt: skip
         """Iterations [start, stop) of the recipe from ``state``; by default from the rewind step to the end.
 
         ``order`` names another data order (and augmentation) than the trial's own.
@@ -113,11 +114,12 @@ class Trial:
             channels: mask of channels whose physically smaller network is trained; ``state`` is that network's.
             clock: the search whose draw says where this segment starts.
             track: fields of :class:`ltcore.drawing.Draw`, by which batch-norm scales are noted and a search may end.
+            average: fields of :class:`ltcore.training.averaging.Average`: the segment leaves the mean of weights that it passes through.
         """
         roles = {"state": state, "mask": mask, "optimizer": optimizer, "channels": channels, "clock": clock}
         inputs = {role: out for role, out in roles.items() if out}
         span = {"start": self.rewind_it if start is None else start, "stop": self.length_it if stop is None else stop}
-        own = {name: dict(fields) for name, fields in (("regrow", regrow), ("track", track)) if fields}
+        own = {name: dict(fields) for name, fields in (("regrow", regrow), ("track", track), ("average", average)) if fields}
         return Stage("train", {**self.net(), **self._training(order), **span, **own}, inputs)
 
     def score(self, weights: Output, start: Output, mask: Output | None, *use: str | int, criterion: str | None = None,

@@ -22,6 +22,7 @@ from ltcore.pruning import prune
 from ltcore.recipe import Evaluate, Optimizer, Task
 from ltcore.tasks import TASKS
 from ltcore.training import precision
+from ltcore.training.averaging import Average
 from ltcore.training.backends import Loop
 from ltcore.training.loop import Replicate, Segment
 from ltcore.training.rigl import Regrow
@@ -156,15 +157,17 @@ def _of_whole(kept: Tensors, facts: Mapping[str, Any], small: nn.Module, whole: 
     return {"density_prunable": density, "density_all": density, "flops_remaining_pct": flops, **_channel_facts(kept)}
 
 
+OPTIONS = {"regrow": Regrow, "track": drawing.Draw, "average": Average, "task": Task}  # of a segment; said in a stage only where used
+
+
 def segment(params: Mapping[str, Any]) -> Segment:
     """The training segment that a train stage's parameters describe."""
     o, e = params["optimizer"], params["evaluate"]
     optimizer = Optimizer(**{**o, "betas": tuple(o["betas"]), "drops_it": tuple(o["drops_it"])})
     evaluate = Evaluate(e["every_it"], tuple(e["test"]), tuple(e["train"]))
-    regrow = Regrow(**params["regrow"]) if "regrow" in params else None
+    given = {name: make(**params[name]) for name, make in OPTIONS.items() if name in params}
     return Segment(optimizer, params["batch_size"], params["start"], params["stop"], evaluate, params["data"]["val"], params["precision"],
-                   params.get("augment", "crop-flip"), regrow, drawing.Draw(**params["track"]) if "track" in params else None,
-                   Task(**params.get("task", {})))
+                   params.get("augment", "crop-flip"), **given)
 
 
 def _replicate(job: Job) -> Replicate:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ltcore import cost, drawing, masks, paths, seeds
+from ltcore import cost, drawing, masks, paths, ranks, seeds
 from ltcore.jobs import Env, Job, Result, Value, begun, module_of
 from ltcore.models import layer_kinds
 from ltcore.training.supervised import Streams
@@ -88,6 +88,13 @@ def _linear_path(job: Job, env: Env) -> Result:
     return Result(values=[Value("max_accuracy_drop_on_path_pp", drop, None, 100 / len(data.test))], curves=curves)
 
 
+def _top5(job: Job, env: Env) -> Result:
+    """Share of test examples whose class is among the five that a trained network, a smaller one maybe, gives most."""
+    module, data = module_of(job.params, env, job.inputs.get("channels")), env.dataset(job.params["data"])
+    value = ranks.top_pct(module, data, Streams(**job.params["streams"]), job.inputs["state"], 5)
+    return Result(values=[Value("test_top5_pct", value, "end", 100 / len(data.test))])
+
+
 def _layer_density(job: Job, env: Env) -> Result:
     """Percent kept of each layer of a mask; layers are numbered within their kind: conv1, conv2, … (Morcos et al. 2019, Fig 1b)."""
     kinds, seen, values = layer_kinds(module_of(job.params, env)), dict[str, int](), []
@@ -115,7 +122,7 @@ def _training_cost(job: Job, env: Env) -> Result:
 
 
 OF_NETWORKS: dict[str, Callable[[Job, Env], Result]] = {
-    "linear-path": _linear_path, "layer-density": _layer_density, "training-cost": _training_cost,
+    "linear-path": _linear_path, "layer-density": _layer_density, "training-cost": _training_cost, "top-5": _top5,
 }  # fmt: skip
 
 

@@ -91,8 +91,9 @@ def _train_arms(plan: Schedule, *kept_pct: int) -> tuple[Arm, ...]:
 
 
 def _low_precision(plan: Schedule, *kept_pct: int) -> tuple[Arm, ...]:
-    """EB Train LF: the search in 8-bit block floating point, the ticket at full precision."""
-    return _with_options((("train", {"search": "8bit"}), ("train_cost", {"search": "8bit"})), plan, *kept_pct)
+    """Searches in 8-bit block floating point: EB Train LF goes on at full precision, LL in 8 bits with its last weights averaged."""
+    lf, ll = {"search": "8bit"}, {"search": "8bit", "retrain": "8bit"}
+    return _with_options((("train", lf), ("train_cost", lf), ("train", ll), ("train_cost", ll)), plan, *kept_pct)
 
 
 def _with_options(builds: Iterable[tuple[str, Mapping[str, str]]], plan: Schedule, *kept_pct: int) -> tuple[Arm, ...]:
@@ -115,9 +116,15 @@ def _costs(plan: Schedule, *kept_pct: int) -> tuple[Arm, ...]:
 
 
 def _slimmed(plan: Schedule, *kept_pct: int) -> tuple[Arm, ...]:
-    return tuple(
-        _arm(build, "network-slimming", plan, channels_remaining_pct=pct) for pct in kept_pct for build in ("slimmed", "slimmed_cost")
-    )
+    builds = ("slimmed", "slimmed_cost", "slimmed_top5")
+    return tuple(_arm(build, "network-slimming", plan, channels_remaining_pct=pct) for pct in kept_pct for build in builds)
+
+
+def _on_imagenet(plan: Schedule, *kept_pct: int) -> tuple[Arm, ...]:
+    """The dense net and EB Train with what Table 3 prints of them: accuracies and costs."""
+    builds = ("train", "train_cost", "train_top5")
+    return (*_dense(plan), _arm("dense_cost", "dense", plan), _arm("dense_top5", "dense", plan),
+            *(_arm(build, "early-bird", plan, channels_remaining_pct=pct) for pct in kept_pct for build in builds))  # fmt: skip
 
 
 # ---- miniatures ----------------------------------------------------------------------------------------------
@@ -196,9 +203,7 @@ def _imagenet(network: str, *kept_pct: int, slimming: bool = True, smoke: Scaled
         "retrain": "fp32",
         "init": "inherit",
     }
-    arms = (*_dense(IMAGENET), _arm("dense_cost", "dense", IMAGENET),
-            *(_arm(build, "early-bird", IMAGENET, channels_remaining_pct=pct) for pct in kept_pct for build in ("train", "train_cost")),
-            *(_slimmed(IMAGENET, *kept_pct) if slimming else ()))  # fmt: skip
+    arms = (*_on_imagenet(IMAGENET, *kept_pct), *(_slimmed(IMAGENET, *kept_pct) if slimming else ()))
     scaled = {("paper", "imagenet"): Scaled(TRIALS, 0, arms)} | ({("smoke", "photos"): smoke} if smoke else {})
     recipe = changed(RESNET18, {"model": Model("torchvision", "module", {"arch": network})})
     return Experiment(f"{network}-imagenet", recipe, scaled, base=base, why_not_quick=NEEDS_IMAGENET)
@@ -213,9 +218,7 @@ SMOKE_TICKETS = Scaled(1, 0, (*_dense(MINI), *_drawn(MINI, (20,), 50)), TINY)
 SMOKE_RESNET = Scaled(1, 0, _drawn(MINI, (20,), 50), TINY_RESNET)
 SMOKE_MASKS = Scaled(1, 0, _mask_arms(MINI, 60), TINY)
 SMOKE_TRAIN = Scaled(1, 0, (*_train_arms(MINI, 50), *_others(MINI, 50), *_low_precision(MINI, 50)), TINY)
-SMOKE_IMAGENET = Scaled(
-    1, 0, (*_dense(MICRO), *(_arm(b, "early-bird", MICRO, channels_remaining_pct=70) for b in ("train", "train_cost"))), TINY_IMAGENET
-)
+SMOKE_IMAGENET = Scaled(1, 0, _on_imagenet(MICRO, 70), TINY_IMAGENET)
 
 EXPERIMENTS = (
     _distances("vgg16", quick=QUICK_MASKS, smoke=SMOKE_MASKS),

@@ -106,9 +106,16 @@ SETTINGS = (
     Setting(
         "8-bit search",
         "SWALP: block floating point for weights, gradients, activations, errors, momentum",
-        "WAGE rounding (quantize.py)",
-        "block floating point, stochastic rounding of all five",
-        "precision class bfp8",
+        "main_lp.py: qtorch's, one exponent an index of the first dimension; outputs of convolutions and linear layers but the last",
+        "block floating point, stochastic rounding of all five; outputs of batch norms and of the last layer too",
+        "precision class bfp8; an earlier commit of the code rounds as WAGE does",
+    ),
+    Setting(
+        "8-bit retraining (EB Train LL)",
+        "SWALP; when it averages is not known",
+        "main_c_lp.py: --swa_start 140, weights after each of the last 20 epochs count alike, at full precision; step schedule kept",
+        "the code's; statistics of batch norms from one epoch of training batches, the average is read at full precision",
+        "SWALP's own code starts at 200 of 300 epochs and holds the rate at 0.01 from there",
     ),
     Setting("trials", "not known; Fig 1 has error bars", "1", "3"),
 )
@@ -146,18 +153,21 @@ DEVIATIONS = (
         "needs that device; wall time is in the records, `python -m bench.costs` sets it against FLOPs",
     ),
     Deviation(
-        "8-bit search",
-        "SWALP, 8-bit block floating point (text)",
-        "the same, one exponent a row, filter or example; symmetric integers",
-        "the code rounds as WAGE does: fixed point, weights and activations to the nearest",
+        "8-bit numbers",
+        "SWALP, 8-bit block floating point (text); one exponent an index of the first dimension (code)",
+        "one exponent a row, filter or example, one a vector; symmetric integers",
+        "an exponent for each element of a vector, which the code's rule comes to, would be 8-bit floating point",
     ),
     Deviation(
-        "8-bit retraining (EB Train LL)",
-        "8 bit with averaging of weights from epoch 140",
-        "not run",
-        "no averaging of weights in this engine",
+        "accuracy of 8-bit retraining",
+        "not stated: the code prints the best of the rounded nets and the average's",
+        "the average's at the end; that of the rounded weights it ends with is given beside it (last-iterate)",
+        "the average is what SWALP trains for",
     ),
     Deviation(
-        "ThiNet, SFP", "rows of Tables 2 and 3", "not run", "other methods' codes; claims that need them have parts that are not run"
+        "ThiNet, SFP",
+        "rows of Tables 2 and 3",
+        "not run: published reference rows only",
+        "other methods' codes; claims that need them have parts that are not run",
     ),
 )

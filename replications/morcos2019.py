@@ -200,4 +200,4 @@ DEVIATIONS = (
     Deviation("scale quick", "VGG19, ResNet50", "LeNet-300-100 on MNIST and Fashion-MNIST: a miniature, labelled so", "two cores"),
 )  # fmt: skip
 
-PAPER = Paper("morcos2019", EXPERIMENTS, SETTINGS, DEVIATIONS)
+PAPER = Paper("morcos2019", EXPERIMENTS, SETTINGS, DEVIATIONS, lenet.CONTROLS)

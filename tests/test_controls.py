@@ -4,10 +4,15 @@ The dearest test of the suite: about 500 small networks are trained, in one stor
 """
 from __future__ import annotations
 
+import dataclasses
+import types
+
 import pytest
 
 from bench import claims, controls
+from bench.measurement import Measurement
 from bench.store import Store
+from ltcore.training import loop
 from replications import papers, registry
 from replications.schema import Control, Scaled
 
@@ -53,6 +58,23 @@ def test_channel_masks_settle_and_shuffled_ones_do_not(store):
     assert {v.claim for v in found} == {"mask-distance-settles", "detector-fires-early"}
     broken = [v for v in found if not v.holds]
     assert not broken, controls.render(broken)
+
+
+def test_tickets_travel_and_those_that_were_never_trained_do_not(store):
+    """morcos2019: halves of MNIST-1D for halves of CIFAR-10, and both scopes of pruning, with LeNet for VGG19."""
+    found = controls.run("morcos2019", store)
+    assert {v.claim for v in found} == {"same-distribution", "global-beats-layerwise"}
+    broken = [v for v in found if not v.holds]
+    assert not broken, controls.render(broken)
+
+
+def test_of_a_broken_pipeline_networks_at_chance_count_and_diverged_ones_do_not():
+    at = Measurement("p", {}, {}, 0, 0, "test_accuracy_pct", "end", 10.0, 0.01, failed="stayed at chance")
+    assert controls._at_chance_too(at).failed == "" and controls._at_chance_too(at).value == 10.0
+    assert controls._at_chance_too(dataclasses.replace(at, failed="diverged")).failed == "diverged"
+    untrained = {"val_accuracy_pct": 9.0, "test_accuracy_pct": 10.2}
+    sizes = types.SimpleNamespace(size=lambda part: 10_000, data=types.SimpleNamespace(classes=10))
+    assert loop._failure({"end": untrained}, sizes) == controls.AT_CHANCE
 
 
 def test_a_control_may_be_narrowed_to_the_network_that_it_runs():

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from bench import execute
-from ltcore import cost, data, drawing, early_bird
+from ltcore import cost, data, drawing, early_bird, jobs, ranks
 from ltcore.epochs import Schedule
 from ltcore.errors import UsageError, UserError
 from ltcore.imp import DataFacts, Trial
@@ -170,6 +170,23 @@ def test_a_search_at_8_bit_is_a_run_of_its_own_and_its_ticket_goes_on_at_full_pr
         early_bird.train(t, **HALF, search="4bit")
 
 
+def test_8_bit_retraining_is_averaged_over_the_last_eighth_and_said_only_there(digits):
+    """EB Train LL: the code's --swa_start 140 of 160; epochs 15 and 16 of these 16."""
+    t = trial(digits, precision="fp32")
+    ll, lf = (early_bird.train(t, **HALF, search="8bit", retrain=at) for at in ("8bit", "fp32"))
+    assert (ll.params["precision"], ll.params["average"]) == ("bfp8", {"from_it": 14, "every_it": 1})
+    assert "average" not in lf.params and ll.inputs["clock"] == lf.inputs["clock"] and ll.inputs["state"] == lf.inputs["state"]
+    paper = early_bird.averaged(trial(digits, length=f"{160 * 195}it"), Schedule(160))
+    assert paper == {"from_it": 27_300, "every_it": 195}
+    done = run_all([ll], digits)[ll]
+    read = {(v.metric, v.at) for v in done.values}
+    assert {("test_accuracy_pct", "end"), ("test_accuracy_pct", "last-iterate")} <= read and done.facts["density_channels"] == 0.5
+    assert int(done.artefacts["state"]["norm.0.num_batches_tracked"]) == 1437 // 32  # statistics of one epoch
+    assert execute.most_stacked(ll, 64) == 1
+    with pytest.raises(UsageError, match="unknown precision '4bit' of a retraining: fp32 or 8bit"):
+        early_bird.train(t, **HALF, retrain="4bit")
+
+
 # ---- tickets -------------------------------------------------------------------------------------------------
 def test_a_ticket_is_the_smaller_network_of_the_drawn_mask(digits, done):
     for name in ("at 5", "train", "fresh", "slimmed"):
@@ -257,6 +274,33 @@ def test_costs_add_up(digits, done):
     assert epoch["train cost"]["parameters_count"] == sum(
         t.numel() for n, t in done["train"][1].artefacts["state"].items() if "running" not in n and "num_batches" not in n
     )
+
+
+# ---- top-5 accuracy ------------------------------------------------------------------------------------------
+def test_the_class_must_be_among_the_largest_and_ties_go_to_lower_classes():
+    out = torch.tensor([[0.1, 0.5, 0.4], [0.2, 0.2, 0.2]])
+    ranked = [[ranks.hits(out, torch.full((2,), c), k).tolist() for c in range(3)] for k in (1, 2)]
+    assert ranked == [[[False, True], [True, False], [False, False]], [[False, True], [True, True], [True, False]]]
+    assert not ranks.hits(torch.tensor([[0.9, float("nan")]]), torch.tensor([0]), 2)  # a net that diverged is right nowhere
+
+
+def test_top_5_is_read_of_the_network_that_an_arm_leaves(digits, done):
+    t = trial(digits)
+    arms = {"dense": early_bird.dense_top5(t, plan=PLAN), "train": early_bird.train_top5(t, **HALF), "slimmed": early_bird.slimmed_top5(t, **HALF)}
+    results = run_all(arms.values(), digits)
+    for name, stage in arms.items():
+        (value,) = results[stage].values
+        assert (value.metric, value.at, value.resolution) == ("test_top5_pct", "end", pytest.approx(100 / 360))
+        state = results[stage.inputs["state"].stage].artefacts["state"]
+        assert all(torch.equal(w, state[n]) for n, w in done[name][1].artefacts["state"].items())
+        top1 = next(v.value for v in done[name][1].values if v.metric == "test_accuracy_pct")
+        found = [ranks.top_pct(_net(stage, results), digits, Streams([0, "split"], [0, "order"]), state, k) for k in (1, 5, 10)]
+        assert found == [pytest.approx(top1), value.value, 100] and top1 < value.value < 100
+
+
+def _net(stage, results):
+    kept = results[stage.inputs["channels"].stage].artefacts["mask"] if "channels" in stage.inputs else None
+    return jobs.module_of(stage.params, Env(Library(), lambda _: None), kept)
 
 
 # ---- the command line ----------------------------------------------------------------------------------------

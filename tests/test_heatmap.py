@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
-from bench import costs, plot_heatmap, summary
+from bench import costs, phases, plot_heatmap, summary
 from bench.measurement import Measurement, RunInfo
 from bench.plots import plot
 from replications.papers import load
@@ -103,3 +105,47 @@ def test_speed_up_is_set_against_flops():
 def test_tickets_without_a_dense_net_beside_them_are_left_out():
     store = Records(a=record(1.0, 10, flops_remaining_pct=50.0))
     assert costs.rows({"points": [{"label": "x", "stage": "a", "condition": {"arm": "early-bird"}}]}, store) == []
+
+
+# ---- search, retraining and both -------------------------------------------------------------------------------
+def node(kind: str, wall_s: float, energy_J: float | None = None, **inputs: str) -> dict:
+    told = {} if energy_J is None else {"energy_J": energy_J}
+    stage = {"kind": kind, "inputs": {role: [stage, "state"] for role, stage in inputs.items()}}
+    return {"stage": stage, "machine": {"wall_s": wall_s, **told}}
+
+
+GRAPH = {
+    "init": node("init", 100.0), "first": node("train", 2.0, 20.0, state="init"),
+    "dense": node("train", 3.0, 30.0, state="first", optimizer="first"),
+    "scores": node("score", 0.5, 5.0, weights="first"), "mask": node("prune", 9.0, scores="scores"),
+    "small": node("transform", 9.0, state="first", channels="mask"),
+    "ticket": node("train", 1.5, 15.0, state="small", channels="mask"),
+}  # fmt: skip
+POINTS = [{"label": "x", "stage": s, "condition": {"arm": arm, **more}} for s, arm, more in (
+    ("dense", "dense", {}), ("ticket", "early-bird", {"epoch_drawn": 5}), ("mask", "early-bird", {}))]  # fmt: skip
+
+
+def test_what_came_before_a_network_is_its_search_and_a_cut_run_is_one():
+    dense, ticket = phases.rows({"points": POINTS}, Records(GRAPH))
+    assert (dense.search, dense.retraining) == (phases.Spent(0, 0), phases.Spent(5.0, 50.0))
+    assert (ticket.search, ticket.retraining) == (phases.Spent(2.5, 25.0), phases.Spent(1.5, 15.0))
+    assert phases.render([dense, ticket]).splitlines()[-1].split() == ["|", "x", "|", "early-bird:", "epoch_drawn", "5", "|", "1", "|", "2.5", "|", "1.5", "|", "4.0", "|", "25.0", "|", "15.0", "|", "40.0", "|"]
+
+
+def test_energy_is_told_where_every_stage_has_it():
+    plain = {**GRAPH, "first": node("train", 2.0, state="init")}
+    dense, ticket = phases.rows({"points": POINTS}, Records(plain))
+    assert dense.retraining.energy_J is None and ticket.search.energy_J is None and ticket.retraining.energy_J == 15.0
+    only_time = phases.rows({"points": POINTS}, Records({n: {**r, "machine": {"wall_s": 1.0}} for n, r in GRAPH.items()}))
+    assert phases.render(only_time).splitlines()[0].rstrip(" |").endswith("total, s")
+
+
+def test_an_arm_whose_search_is_not_in_the_store_is_left_out():
+    assert [r.arm for r in phases.rows({"points": POINTS}, Records({n: r for n, r in GRAPH.items() if n != "scores"}))] == ["dense"]
+    assert phases.rows({"points": POINTS[:1]}, Records({n: r for n, r in GRAPH.items() if n != "first"})) == []
+
+
+def test_a_packed_manifest_tells_what_came_before_its_points():
+    whole = Records(GRAPH)
+    packed = {"points": POINTS, "phases": json.loads(json.dumps(phases.noted(POINTS, whole)))}
+    assert phases.rows(packed, Records({n: GRAPH[n] for n in ("dense", "ticket", "mask")})) == phases.rows({"points": POINTS}, whole)

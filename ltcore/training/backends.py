@@ -33,7 +33,7 @@ class Loop:
     def __init__(self, module: nn.Module, params: Stack, buffers: Stack, loss: LossFn):
         self.params, self.buffers, self.loss = params, buffers, loss
         self.replicates, device = len(next(iter(params.values()))), next(iter(params.values())).device
-        self.modules = [_bind(copy.deepcopy(module).to(device), params, buffers, r) for r in range(self.replicates)]
+        self.modules = [bind(copy.deepcopy(module).to(device), params, buffers, r) for r in range(self.replicates)]
         self.leaves = [[dict(m.named_parameters())[n] for n in params] for m in self.modules]
         self.layout = getattr(module, "memory_format", torch.preserve_format) if device.type == "cpu" else torch.preserve_format
         many = self.replicates > 1
@@ -172,10 +172,10 @@ def _vmap_takes(module: nn.Module, params: Stack, buffers: Stack, loss: LossFn, 
 
 def alone(module: nn.Module, params: Stack, buffers: Stack, r: int) -> nn.Module:
     """A module of its own, in evaluation mode, with the weights of row r as they are now and will be."""
-    return _bind(copy.deepcopy(module).to(next(iter(params.values())).device), params, buffers, r).eval()
+    return bind(copy.deepcopy(module).to(next(iter(params.values())).device), params, buffers, r).eval()
 
 
-def _bind(module: nn.Module, params: Stack, buffers: Stack, r: int) -> nn.Module:
+def bind(module: nn.Module, params: Stack, buffers: Stack, r: int) -> nn.Module:
     """Makes parameters and buffers of the module views of row r; the optimiser's writes to the stack are seen at once."""
     rows = {name: t[r] for name, t in (params | buffers).items()}
     bound: dict[int, nn.Parameter] = {}  # tied weights stay one parameter

@@ -17,7 +17,7 @@ from ltcore import channels, drawing, seeds
 from ltcore.data import Corpus, Dataset
 from ltcore.models import split_state
 from ltcore.recipe import Evaluate, Optimizer, Task
-from ltcore.training import backends, language, optimizers, precision, supervised
+from ltcore.training import averaging, backends, language, optimizers, precision, supervised
 from ltcore.training.capture import Captured
 from ltcore.training.goal import PARTS, Goal
 from ltcore.training.rigl import Regrow
@@ -25,6 +25,7 @@ from ltcore.training.step import Step, begun_rounding
 
 BITS = {torch.float32: torch.int32, torch.float64: torch.int64}
 GOALS: dict[str, Callable[[], Goal]] = {"classify": supervised.goal, "language-model": language.goal}  # by task
+LAST = "last-iterate"  # where weights are averaged, "end" is the average, and this the weights that training ended with
 GLOBAL_RNG = "global_rng"  # in a checkpoint: the state of torch's own CPU generator
 CHECK_EVERY_IT = 64  # how often a segment asks whether to save or stop
 
@@ -46,6 +47,11 @@ class Segment:
     regrow: Regrow | None = None  # a mask that moves
     track: drawing.Draw | None = None  # note the scales of channels, and maybe stop at a draw
     task: Task = Task()
+    average: averaging.Average | None = None  # what is left at the end is the mean of weights passed through
+
+    def __post_init__(self) -> None:
+        if self.average and self.regrow:
+            raise ValueError("weights can't be averaged under a mask that moves: their mean would be pruned nowhere")
 
 
 @dataclass(frozen=True)
@@ -102,7 +108,7 @@ class _Run:
     tracked: dict[str, Tensor]  # scale -> (checks, R, C), filled as far as the segment is
     masks: dict[str, Tensor] = field(default_factory=dict)  # (R, …), where they move
     memory: dict[str, Tensor] = field(default_factory=dict)  # (R, …), what goes from step to step beside weights (an LSTM's state)
-    summed: dict[str, Tensor] = field(default_factory=dict)  # (R, …), weights to be averaged at the end, where the task says so
+    sums: dict[str, Tensor] = field(default_factory=dict)  # (R, …), of the weights taken so far, where they are averaged
 
     def flat(self) -> dict[str, Tensor]:
         out = {}
@@ -174,11 +180,11 @@ def _begin(module: nn.Module, segment: Segment, replicates: Sequence[Replicate],
         progress=torch.tensor([segment.start, 0, segment.start]),
         tracked={n: torch.zeros(len(_checks(segment)), *params[n].shape) for n in channels.kinds(module)} if segment.track else {},
         memory=_memory(replicates, batches.memory(module)),
-        summed={n: torch.zeros_like(p) for n, p in params.items()} if _averaged(segment) else {},
     )  # fmt: skip
     # All bits set where kept: "and" costs what a product costs and leaves pruned weights 0 even under a gradient that is not a number.
     bits = {n: -m.to(BITS[dtype]) for n, m in masks.items() if n in params}
     run.masks = bits if segment.regrow else {}
+    run.sums = {n: torch.zeros_like(p) for n, p in params.items()} if segment.average else {}
     return run, bits
 
 
@@ -228,7 +234,7 @@ def _steps(steps: Step, reading: _Reading, segment: Segment, run: _Run, checkpoi
     """Trains to the end, or to where a ticket is drawn; returns the iteration reached."""
     points, declared, batches, step = set(evaluation_points(segment)), _declared(segment), steps.batches, steps
     checks = _checks(segment) if segment.track else ()
-    averaged = _averaged(segment)
+    taken = averaging.points(segment.average, segment.start, segment.stop)
     if batches.device.type == "cuda" and batches.captured:
         step = Captured(steps, batches.index(segment.start), run.params | run.buffers | run.optimizer | run.memory)
     for t in range(int(run.progress[0]), segment.stop):
@@ -236,8 +242,8 @@ def _steps(steps: Step, reading: _Reading, segment: Segment, run: _Run, checkpoi
             run.loss_sum += steps.regrow(t)
         else:
             run.loss_sum += step(batches.index(t), optimizers.learning_rate(segment.optimizer, t), t)
-        if t + 1 in averaged:
-            torch._foreach_add_(list(run.summed.values()), list(run.params.values()))
+        if t + 1 in taken:
+            averaging.add(run.sums, run.params)
         if t + 1 in points and segment.val:
             _validate(reading, run, t + 1)
         if t + 1 in declared:
@@ -248,14 +254,6 @@ def _steps(steps: Step, reading: _Reading, segment: Segment, run: _Run, checkpoi
             run.progress[0] = t + 1
             _checkpoint(run, checkpoints)
     return segment.stop
-
-
-def _averaged(segment: Segment) -> range:
-    """Iterations after which weights are summed for the average: the last ``average`` multiples of ``average_every_it``."""
-    options = segment.task.options
-    count, every = options.get("average", 0), options.get("average_every_it", 1)
-    last = segment.stop - segment.stop % every
-    return range(max(last - (count - 1) * every, segment.start + 1), last + 1, every) if count else range(0)
 
 
 def _drawn(run: _Run, track: drawing.Draw, check: int) -> bool:
@@ -315,10 +313,12 @@ class _Reading:
 def _finish(reading: _Reading, segment: Segment, run: _Run) -> list[Trained]:
     """Reads the end, then the minimum of validation loss (by putting those weights in place), and takes the stack apart."""
     reads = {f"{t}it": read for t, read in zip(_declared(segment), run.reads)}
-    end = {n: t.clone() for n, t in (run.params | run.buffers).items()}
-    for n, total in run.summed.items():  # the end is read of the average, and training goes on from where it was
-        run.params[n].copy_(total / len(_averaged(segment)))
     reads["end"] = reading(segment.evaluate, "end")
+    if count := len(averaging.points(segment.average, segment.start, segment.stop)):
+        averaging.place(reading.module, run.params, run.buffers, run.sums, count, reading.batches, segment.stop)
+        plain = backends.Loop(reading.module, run.params, run.buffers, reading.goal.loss)  # nothing is rounded any more
+        reads |= {LAST: reads["end"], "end": replace(reading, engine=plain)(segment.evaluate, "end")}
+    end = {n: t.clone() for n, t in (run.params | run.buffers).items()}
     for n, t in (run.params | run.buffers).items():
         t.copy_(run.best[n])
     if segment.val:
