@@ -60,12 +60,15 @@ def _row(name: str, status: str, where: str = "", n: tuple[int, int] | None = No
 
 def _look(name: str, folder: str | Path | None) -> Row:
     from ltcore.data.folder import ImageFolders
-    from ltcore.data.sources import DATASETS, Made
+    from ltcore.data.sources import DATASETS, Made, World
     from ltcore.data.text_files import TextSet
+    from ltcore.rl.worlds import lacking
 
     source = DATASETS[name]
     if isinstance(source, Made):
         return _row(name, "built in", "no file needed", source.sizes)
+    if isinstance(source, World):
+        return _row(name, "missing", advice=lacking(source)) if lacking(source) else _row(name, "built in", "an environment: no file needed")
     try:
         if isinstance(source, TextSet):
             return _look_at_text(name, source, folder)
@@ -134,10 +137,12 @@ def _places(folder: str | Path | None, places: Any) -> list[tuple[str, Path]]:
 def _verified(name: str, folder: str | Path | None) -> Row:
     from ltcore.data.files import check_md5, locate
     from ltcore.data.folder import ImageFolders
-    from ltcore.data.sources import DATASETS, Made, load, read
+    from ltcore.data.sources import DATASETS, Made, World, load, read
     from ltcore.data.text_files import TextSet
 
     source, row = DATASETS[name], _look(name, folder)
+    if isinstance(source, World):
+        return row
     try:
         if isinstance(source, Made):
             data = load(name)
@@ -157,10 +162,10 @@ def _verified(name: str, folder: str | Path | None) -> Row:
 def _fetched(name: str, folder: str | Path | None) -> Row:
     from ltcore.data import download, text_files
     from ltcore.data.folder import ImageFolders
-    from ltcore.data.sources import DATASETS, downloads
+    from ltcore.data.sources import DATASETS, World, downloads
 
     row, source = _look(name, folder), DATASETS[name]
-    if row["status"] in ("ok", "built in") or isinstance(source, ImageFolders):  # nothing downloads those; the advice says so
+    if row["status"] in ("ok", "built in") or isinstance(source, (ImageFolders, World)):  # nothing downloads those; the advice says so
         return row
     try:
         bring = text_files.download if isinstance(source, text_files.TextSet) else download.download

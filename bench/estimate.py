@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -22,9 +23,11 @@ from ltcore.data import Dataset
 from ltcore.library import Library
 from ltcore.library import load as load_library
 from ltcore.models import draw_state, layer_sizes, skeleton
-from ltcore.recipe import Evaluate, Model
+from ltcore.recipe import Evaluate, Model, Task
+from ltcore.rl.worlds import WORLDS, Environment
 from ltcore.stages import Stage, canonical
-from ltcore.training.loop import Replicate, train
+from ltcore.tasks import TASKS
+from ltcore.training.loop import Replicate
 from ltcore.training.supervised import Streams
 
 KINDS = ("init", "train", "score", "prune", "transform", "measure")
@@ -94,10 +97,19 @@ def _counts(stages: Sequence[Stage], left: Sequence[Stage]) -> dict[str, dict[st
 # ---- from costs to seconds -----------------------------------------------------------------------------------
 def _stage_s(stage: Stage, cost: Cost, plan: Plan) -> float:
     """Steps, evaluations of the validation part, and the reads of whole parts that the protocol names."""
-    its, evaluate, val = iterations([stage]), stage.params["evaluate"], stage.params["data"]["val"]
+    evaluate, val = stage.params["evaluate"], stage.params["data"]["val"]
     data = plan.sets[stage.params["data"]["fingerprint"]]
+    its = _steps(stage, data)
     reads = val * (its // evaluate["every_it"] + 2) + len(data.test) * len(evaluate["test"]) + len(data.train) * len(evaluate["train"])
     return its * cost.step_s + reads * cost.example_s
+
+
+def _steps(stage: Stage, data: Dataset | Environment) -> int:
+    """Steps of the optimiser in a stage; where its clock counts episodes, those that the environment's usual episode makes."""
+    its, options = iterations([stage]), stage.params.get("task", {}).get("options", {})
+    if isinstance(data, Environment) and options.get("unit", "episodes") == "episodes":
+        return math.ceil(its * data.world.episode_steps / stage.params["batch_size"])
+    return its
 
 
 def longest_chain(lengths: Mapping[Stage, float]) -> float:
@@ -126,7 +138,9 @@ def _waits_for(stage: Stage, known: Mapping[Stage, float]) -> set[Stage]:
 def _key(stage: Stage) -> str:
     """Training stages with one key cost the same a step."""
     p = stage.params
-    return canonical([p["model"], p["input_shape"], p["classes"], p["batch_size"], p["optimizer"]["name"], p["precision"]])
+    world = WORLDS.get(p["data"]["name"])
+    of = ["environment", world.maker] if world else [p["classes"]]  # a step of an environment costs; one action more does not
+    return canonical([p["model"], p["input_shape"], *of, p["batch_size"], p["optimizer"]["name"], p["precision"]])
 
 
 def _costs(training: Sequence[Stage], plan: Plan, device: str) -> dict[str, Cost]:
@@ -171,13 +185,15 @@ def _timed(stage: Stage, plan: Plan, library: Library, device: str, stack: int) 
     batch = min(whole, TIMED_BATCH[device]) if data.decoded else whole
     segment = dataclasses.replace(kinds.segment(stage.params), start=0, batch_size=batch, evaluate=Evaluate(2 * MOST_STEPS, ()),
                                   track=None)  # a search counts as if it went to its end
+    if isinstance(data, Environment):
+        segment = dataclasses.replace(segment, task=Task(segment.task.name, {**segment.task.options, "unit": "batches"}))
 
     def spent_s(steps: int, val: int = 0) -> float:
         started = time.perf_counter()
-        train(module, data, dataclasses.replace(segment, stop=steps, val=val), copies)
+        TASKS[segment.task.name].train(module, data, dataclasses.replace(segment, stop=steps, val=val), copies)
         return time.perf_counter() - started
 
-    read = min(TIMED_READ if data.decoded else READ, len(data.train) - batch)
+    read = 0 if isinstance(data, Environment) else min(TIMED_READ if data.decoded else READ, len(data.train) - batch)
     with threads(1 if device == "cpu" else torch.get_num_threads()):
         spent_s(1)  # the first call of anything is slow
         one = spent_s(1)
@@ -196,8 +212,10 @@ def _step_s(spent_s: Callable[[int], float], one: float) -> float:
         steps *= 4
 
 
-def _data(stage: Stage, plan: Plan) -> Dataset:
-    """Some of the examples that the stage trains on."""
+def _data(stage: Stage, plan: Plan) -> Dataset | Environment:
+    """Some of the examples that the stage trains on; an environment as it is."""
     data, n = plan.sets[stage.params["data"]["fingerprint"]], max(EXAMPLES, 2 * stage.params["batch_size"])
+    if isinstance(data, Environment):
+        return data
     some = data.train.first(n)
     return dataclasses.replace(data, train=some, test=some)

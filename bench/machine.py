@@ -8,7 +8,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-LIBRARIES = ("torch", "torchvision", "pillow", "numpy", "safetensors", "mnist1d", "scikit-learn")
+LIBRARIES = ("torch", "torchvision", "pillow", "numpy", "safetensors", "mnist1d", "scikit-learn", "gymnasium", "box2d", "ale-py")
 
 
 @functools.cache

@@ -12,6 +12,7 @@ from typing import Any
 from ltcore.errors import UsageError
 from ltcore.jobs import Value
 from ltcore.recipe import Recipe
+from ltcore.rl import a2c
 from ltcore.training import language, loop
 from ltcore.training.loop import Trained
 
@@ -51,6 +52,12 @@ def classified(trained: Trained, params: Mapping[str, Any]) -> list[Value]:
     if "early-stop" in trained.metrics:
         values.append(Value("early_stop_it", facts["early_stop_it"], None, params["evaluate"]["every_it"], facts["censored"]))
     return values
+
+
+def played(trained: Trained, params: Mapping[str, Any]) -> list[Value]:
+    """Mean return of the last episodes of training; in units of one point of one episode."""
+    value, n = trained.metrics["end"]["episode_return"], max(trained.facts["return_window"], 1)
+    return [Value("episode_return", value if math.isfinite(value) else -math.inf, "end", 1 / n)]
 
 
 def _divided(recipe: Recipe, data: Any, n_train: int) -> None:
@@ -100,6 +107,6 @@ def _windowed(recipe: Recipe, data: Any, n_train: int) -> None:
 
 
 TASKS: dict[str, Trainer] = {
-    "classify": Trainer(loop.train, classified, check=_divided),
+    "classify": Trainer(loop.train, classified, check=_divided), "a2c": Trainer(a2c.train, played),
     "language-model": Trainer(loop.train, read_language, _windows, _windowed, own_validation=True),
 }  # fmt: skip

@@ -8,7 +8,7 @@ import random
 
 from ltcore.data.corpus import Corpus
 from ltcore.data.pieces import corpus
-from ltcore.errors import UsageError, UserError
+from ltcore.errors import PackageMissingError, UsageError
 
 SEED, LARGEST = 0, 99_999
 VOCABULARY = 200
@@ -18,7 +18,7 @@ def number_words(train: int = 4000, test: int = 200, vocabulary: int = VOCABULAR
     """``train`` + ``test`` + ``test`` different numbers below 100,000 (training, validation and test part), the same for everybody.
 
     Raises:
-        UsageError: more numbers than there are. UserError: package ``num2words`` or ``tokenizers`` is not installed.
+        UsageError: more numbers than there are. PackageMissingError: package ``num2words`` or ``tokenizers`` is not installed.
     """
     if min(train, test) < 1 or train + 2 * test > LARGEST:
         raise UsageError(f"number-words: train + 2 * test must lie below {LARGEST:,}, both at least 1; got {train} and {test}")
@@ -30,7 +30,7 @@ def _number_words(train: int, test: int, vocabulary: int) -> Corpus:
     try:
         from num2words import num2words
     except ImportError as error:
-        raise UserError("data set number-words needs the package num2words: pip install 'lottery-ticket-bench[text]'") from error
+        raise PackageMissingError("data set number-words needs the package num2words: pip install 'lottery-ticket-bench[text]'") from error
     drawn = random.Random(SEED).sample(range(LARGEST + 1), train + 2 * test)
     pairs = [(num2words(n, lang="en"), num2words(n, lang="de")) for n in drawn]
     parts = [pairs[:train], pairs[train : train + test], pairs[train + test :]]

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ltcore.data.cache import cache_folder
 from ltcore.data.corpus import EOS, UNK, Corpus, Sentences, build
-from ltcore.errors import UsageError, UserError
+from ltcore.errors import PackageMissingError, UsageError
 
 PAD = "<pad>"
 CHUNK = 10_000  # texts cut in one call: millions at once would take tens of GB
@@ -27,7 +27,7 @@ def tokenizer(texts: Iterable[str], vocabulary: int) -> Any:
     """A byte-pair encoding of ``vocabulary`` pieces, trained on texts: words keep the space before them as a mark, punctuation stands alone.
 
     Raises:
-        UserError: package ``tokenizers`` is not installed.
+        PackageMissingError: package ``tokenizers`` is not installed.
     """
     library = _library()
     bpe = library.Tokenizer(library.models.BPE(unk_token=UNK))
@@ -51,7 +51,7 @@ def _library() -> Any:
         import tokenizers.pre_tokenizers
         import tokenizers.trainers
     except ImportError as error:
-        raise UserError("translation needs the package tokenizers: pip install 'lottery-ticket-bench[text]'") from error
+        raise PackageMissingError("translation needs the package tokenizers: pip install 'lottery-ticket-bench[text]'") from error
     return tokenizers
 
 
@@ -59,7 +59,7 @@ def corpus(name: str, parts: Sequence[Pairs], vocabulary: int, *, source: str, n
     """A Corpus of (training, validation, test) pairs, cut by an encoding of the training part; kept on disk, as training takes long for millions.
 
     Raises:
-        UsageError: a vocabulary too small for the characters. UserError: package ``tokenizers`` is not installed.
+        UsageError: a vocabulary too small for the characters. PackageMissingError: package ``tokenizers`` is not installed.
     """
     if not isinstance(vocabulary, int) or isinstance(vocabulary, bool) or vocabulary < len(SPECIAL) + 1:
         raise UsageError(f"data set {name}: option vocabulary is a whole number of pieces, not {vocabulary!r}")

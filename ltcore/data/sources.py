@@ -33,6 +33,8 @@ from ltcore.data.topics import topics
 from ltcore.data.variants import VARIANTS, varied
 from ltcore.data.words import OPTIONS as WORD_OPTIONS
 from ltcore.errors import DataMissingError, UsageError, UserError
+from ltcore.rl import worlds
+from ltcore.rl.worlds import WORLDS, Environment, World
 
 VARIABLE = "LTCORE_DATA"
 _log = logging.getLogger(__name__)
@@ -53,7 +55,7 @@ def _times_255(*values: float) -> tuple[float, ...]:
     return tuple(255 * value for value in values)
 
 
-DATASETS: dict[str, FileSet | ImageFolders | TextSet | Made] = {
+DATASETS: dict[str, FileSet | ImageFolders | TextSet | Made | World] = {
     "mnist": FileSet(
         label="MNIST",
         torchvision_name="MNIST",
@@ -185,11 +187,12 @@ DATASETS: dict[str, FileSet | ImageFolders | TextSet | Made] = {
     **TEXT_SETS,
     "topics": Made(label="the Python documentation's topics", make=topics, options=WORD_OPTIONS, sizes=(59_839, 7_060)),
     "number-words": Made(label="number words, English to German", make=number_words, options=("train", "test", "vocabulary"), sizes=(4000, 200)),
+    **WORLDS,
 }
 
 
-def load(name: str, mode: str | Path = "auto", folder: str | Path | None = None, **options: int | str) -> Dataset | Corpus:
-    """The data set `name`, a key of DATASETS.
+def load(name: str, mode: str | Path = "auto", folder: str | Path | None = None, **options: int | str) -> Dataset | Corpus | Environment:
+    """The data set `name`, a key of DATASETS; of those that are environments the environment, which needs its packages and nothing else.
 
     mode: "auto" takes `folder` (default $LTCORE_DATA), else an earlier or a new download, else the stand-in, and says so in `.note`;
     "local" takes the folder or an earlier download and nothing else; any other value is a folder, and only that is looked into.
@@ -206,8 +209,10 @@ def load(name: str, mode: str | Path = "auto", folder: str | Path | None = None,
     return varied(_load(name, mode, folder, {key: value for key, value in options.items() if key not in VARIANTS}), variants)
 
 
-def _load(name: str, mode: str | Path, folder: str | Path | None, options: Mapping[str, int | str]) -> Dataset:
+def _load(name: str, mode: str | Path, folder: str | Path | None, options: Mapping[str, int | str]) -> Dataset | Environment:
     source = named(name)
+    if isinstance(source, World):
+        return worlds.load(name, options)
     if isinstance(source, Made):
         return _make(name, source, options)
     if isinstance(source, ImageFolders):
@@ -264,7 +269,7 @@ def _from_folders(name: str, source: ImageFolders, candidates: list[tuple[str, P
     return read_folders(name, source, base, options)
 
 
-def named(name: str) -> FileSet | ImageFolders | TextSet | Made:
+def named(name: str) -> FileSet | ImageFolders | TextSet | Made | World:
     if name not in DATASETS:
         near = difflib.get_close_matches(name, DATASETS, n=1, cutoff=0.4)
         raise UsageError(f"unknown data set {name!r}; " + (f"did you mean {near[0]!r}?" if near else f"there are {', '.join(DATASETS)}"))
