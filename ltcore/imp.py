@@ -90,7 +90,8 @@ class Trial:
         return tasks.TASKS[self.recipe.task.name]
 
     def _iterations(self, length: str) -> int:
-        return clock.iterations(length, self._task.epoch_it(self.recipe, self.n_train))
+        """The length of an epoch is asked for only where one is named: not every task has one that is known before."""
+        return clock.iterations(length, self._task.epoch_it(self.recipe, self.n_train) if "ep" in str(length) else 1)
 
     # ---- building blocks -------------------------------------------------------------------------------------
     def init(self, *use: str | int, channels: Output | None = None) -> Output:
@@ -119,8 +120,15 @@ class Trial:
         roles = {"state": state, "mask": mask, "optimizer": optimizer, "channels": channels, "clock": clock}
         inputs = {role: out for role, out in roles.items() if out}
         span = {"start": self.rewind_it if start is None else start, "stop": self.length_it if stop is None else stop}
+        average = average or self._average(**span)
         own = {name: dict(fields) for name, fields in (("regrow", regrow), ("track", track), ("average", average)) if fields}
         return Stage("train", {**self.net(), **self._training(order), **span, **own}, inputs)
+
+    def _average(self, start: int, stop: int) -> dict[str, int]:
+        """Averaged checkpoints, where the task's options have them: the last ``average`` of a run, ``average_every_it`` apart."""
+        options = self.recipe.task.options
+        count, every = options.get("average", 0), options.get("average_every_it", 1000)
+        return {"from_it": max(stop - count * every, 0), "every_it": every} if count and start < stop == self.length_it else {}
 
     def score(self, weights: Output, start: Output, mask: Output | None, *use: str | int, criterion: str | None = None,
               **options: Any) -> Output:  # fmt: skip

@@ -13,7 +13,7 @@ from ltcore.errors import UsageError
 from ltcore.jobs import Value
 from ltcore.recipe import Recipe
 from ltcore.rl import a2c
-from ltcore.training import language, loop
+from ltcore.training import language, loop, translation
 from ltcore.training.loop import Trained
 
 
@@ -106,7 +106,17 @@ def _windowed(recipe: Recipe, data: Any, n_train: int) -> None:
         raise UsageError(f"{n_train} tokens of {data.name} in {recipe.batch_size} rows leave no window of {_bptt(recipe)}")
 
 
+def _no_epoch(recipe: Recipe, n_train: int) -> int:
+    raise UsageError(f"lengths of task {recipe.task.name} are iterations, such as 50000it: how many an epoch has depends on the lengths of sentences")
+
+
+def _paired(recipe: Recipe, data: Any, n_train: int) -> None:
+    _options(recipe, tuple(translation.OPTIONS))
+    _of_text(recipe, data)
+
+
 TASKS: dict[str, Trainer] = {
     "classify": Trainer(loop.train, classified, check=_divided), "a2c": Trainer(a2c.train, played),
     "language-model": Trainer(loop.train, read_language, _windows, _windowed, own_validation=True),
+    "translate": Trainer(loop.train, read_language, _no_epoch, _paired, own_validation=True),
 }  # fmt: skip

@@ -48,6 +48,7 @@ class Windows:
         if self.n_val > len(corpus.val):
             raise UserError(f"data.val asks for {self.n_val:,} tokens of validation; {corpus.name} has {len(corpus.val):,}")
         self.parts = {"val": corpus.val.ids[: self.n_val], "test": corpus.test.ids, "train": self.ids}
+        self.facts: dict[str, Any] = {}
         self._starts = torch.arange(self.batch_size, device=self.device) * self.row
         self._window = torch.arange(self.bptt, device=self.device)
 
@@ -113,6 +114,6 @@ def failure(metrics: Mapping[str, Mapping[str, float]], windows: Windows) -> str
     return "stayed at chance" if found and min(found) >= math.log(windows.data.classes) else ""
 
 
-def goal() -> Goal:
+def goal(options: Mapping[str, Any]) -> Goal:
     """Language modelling; the test set's log perplexity is named as papers name it."""
     return Goal(Windows, loss, evaluate, ("log_perplexity",), failure, names={("test", "log_perplexity"): "log_perplexity"})

@@ -17,14 +17,15 @@ from ltcore import channels, drawing, seeds
 from ltcore.data import Corpus, Dataset
 from ltcore.models import split_state
 from ltcore.recipe import Evaluate, Optimizer, Task
-from ltcore.training import averaging, backends, language, optimizers, precision, supervised
+from ltcore.training import averaging, backends, language, optimizers, precision, supervised, translation
 from ltcore.training.capture import Captured
 from ltcore.training.goal import PARTS, Goal
 from ltcore.training.rigl import Regrow
 from ltcore.training.step import Step, begun_rounding
 
 BITS = {torch.float32: torch.int32, torch.float64: torch.int64}
-GOALS: dict[str, Callable[[], Goal]] = {"classify": supervised.goal, "language-model": language.goal}  # by task
+# By task; given the task's options.
+GOALS: dict[str, Callable[[Mapping[str, Any]], Goal]] = {"classify": supervised.goal, "language-model": language.goal, "translate": translation.goal}
 LAST = "last-iterate"  # where weights are averaged, "end" is the average, and this the weights that training ended with
 GLOBAL_RNG = "global_rng"  # in a checkpoint: the state of torch's own CPU generator
 CHECK_EVERY_IT = 64  # how often a segment asks whether to save or stop
@@ -138,7 +139,7 @@ def train(module: nn.Module, data: Dataset | Corpus, segment: Segment, replicate
 def _train(module: nn.Module, data: Dataset | Corpus, segment: Segment, replicates: Sequence[Replicate],
            checkpoints: Checkpoints, backend: str | None) -> list[Trained]:  # fmt: skip
     dtype, streams = precision.PRECISIONS[segment.precision].dtype, [r.streams for r in replicates]
-    goal = GOALS[segment.task.name]()
+    goal = GOALS[segment.task.name](segment.task.options)
     with contextlib.closing(goal.batches(data, segment, streams, dtype)) as batches:
         run, masks = _begin(module, segment, replicates, batches, goal)
         saved = checkpoints.load()
@@ -342,7 +343,7 @@ def _row(r: int, reading: _Reading, segment: Segment, run: _Run, end: Mapping[st
     }  # fmt: skip
     mask = {n: (m[r] != 0).cpu() for n, m in run.masks.items()}
     tracked = {n: noted[: len(_checks(segment)), r] for n, noted in run.tracked.items()}
-    facts |= {"stopped_it": segment.stop} if tracked else {}
+    facts |= batches.facts | ({"stopped_it": segment.stop} if tracked else {})
     return Trained({n: t[r].cpu() for n, t in end.items()}, optimizer, metrics, curves, facts, mask, tracked)
 
 

@@ -59,6 +59,7 @@ class Batches:
         self._orders: dict[int, Tensor] = {}
         self._coming: dict[int, tuple[Tensor, Decoding]] = {}  # iteration -> its index, and its images on their way
         self._val: tuple[Tensor, Tensor] | None = None
+        self.facts: dict[str, Any] = {}  # what evaluations have to say beside numbers
 
     def index(self, t: int) -> Tensor:
         """Which examples make up batch t, (R, B); one permutation per (seed, epoch), the remainder of an epoch dropped."""
@@ -158,7 +159,7 @@ def _labels(y: Tensor, streams: Streams) -> Tensor:
 
 
 # ---- as a task of the loop -----------------------------------------------------------------------------------
-def goal() -> Goal:
+def goal(options: Mapping[str, Any]) -> Goal:
     """Classification."""
     return Goal(_batches, loss, _columns, ("loss", "accuracy_pct"), failure)
 
