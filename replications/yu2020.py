@@ -4,7 +4,11 @@ Numbers and claims stand in ``published/yu2020.yaml``; every choice is explained
 """
 from __future__ import annotations
 
+from replications import yu2020_language as language
 from replications import yu2020_rl as rl
 from replications.schema import Paper
 
-PAPER = Paper("yu2020", rl.EXPERIMENTS, rl.SETTINGS, rl.DEVIATIONS, rl.CONTROLS, rl.NOT_COVERED)
+PAPER = Paper(
+    "yu2020", (*language.EXPERIMENTS, *rl.EXPERIMENTS), (*language.SETTINGS, *rl.SETTINGS), (*language.DEVIATIONS, *rl.DEVIATIONS),
+    (*language.CONTROLS, *rl.CONTROLS), {**language.NOT_COVERED, **rl.NOT_COVERED},
+)  # fmt: skip
