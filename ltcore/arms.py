@@ -89,6 +89,12 @@ def one_shot(trial: Trial, level: int, draw: int = 0) -> Stage:
     return trial.rewound_run(_one_shot_mask(trial, level))
 
 
+def one_shot_level(trial: Trial, level: int, draw: int = 0) -> Stage:
+    """The same to the count that the ticket has after ``level`` prunings."""
+    dense = trial.ticket(0)
+    return trial.rewound_run(_in_rounds(trial, trial.score(dense.out("state"), dense.inputs["state"], None, "one-shot"), level))
+
+
 def one_shot_reinit(trial: Trial, level: int, draw: int = 0) -> Stage:
     """The one-shot mask with freshly drawn weights."""
     return trial.train(trial.init("one-shot-reinit", level, draw), _one_shot_mask(trial, level), start=0)
@@ -346,7 +352,7 @@ def layer_density(trial: Trial, level: int, draw: int = 0) -> Stage:
 
 
 ARMS: dict[str, ArmFn] = {
-    "dense": ticket, "ticket": ticket, "reinit": reinit, "random-mask": random_mask, "one-shot": one_shot,
+    "dense": ticket, "ticket": ticket, "reinit": reinit, "random-mask": random_mask, "one-shot": one_shot, "one-shot-level": one_shot_level,
     "one-shot-reinit": one_shot_reinit, "continued": continued, "continued-reset": continued_reset, "ticket-noise": ticket_noise,
     "magnitude-at-init": magnitude_at_init, "weight-movement": weight_movement, "init-magnitude": init_magnitude,
     "one-shot-kept": one_shot_kept, "one-shot-kept-reinit": one_shot_kept_reinit, "one-shot-kept-random": one_shot_kept_random,
