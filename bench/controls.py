@@ -62,8 +62,9 @@ def run(key: str, store: Store) -> list[Verdict]:
 
 def _pair(paper: Paper, data: PaperData, control: Control, store: Store) -> Iterable[Verdict]:
     whole, broken = (_join(paper, data, control, name, store) for name in ("none", control.control))
+    protocol = next(e.protocol for e in paper.experiments if e.id == control.experiment)
     for claim_id in control.claims:
-        claim = _on_protocol(claims.by_id(data, claim_id), control.experiment, control.only)
+        claim = _on_protocol(claims.by_id(data, claim_id), protocol, control.only)
         sides = [verdicts.judge_claim(claim, data, join, ()) for join in (whole, broken)]
         yield _verdict(control, claim_id, sides, [_below(p, whole, broken) for p in claims.parts(claims.tree(claim))])
 
@@ -71,11 +72,17 @@ def _pair(paper: Paper, data: PaperData, control: Control, store: Store) -> Iter
 def _on_protocol(claim: Claim, protocol: str, only: Mapping[str, tuple[object, ...]] | None = None) -> Claim:
     """The claim's tests on one protocol: a control runs on one network, and that its miniature is not the paper's scale holds for both sides."""
     own = [t.model_copy(update={"protocol": protocol}) for t in claim.tests if protocol in _listed(t, claim) and not _crosses(t, claim)]
+    own = [n for t in own if (n := _narrowed(t, only or {}))]
     if not own:
         raise UserError(f"control of {claim.id}: none of its tests is on {protocol} alone; name another experiment")
-    for key, values in (only or {}).items():
-        own = [t.model_copy(update={"for_each": {**t.for_each, key: list(values)}}) if key in (t.for_each or {}) else t for t in own]
     return claim.model_copy(update={"needs_paper_scale": False, "tests": own})
+
+
+def _narrowed(test: Test, only: Mapping[str, tuple[object, ...]]) -> Test | None:
+    """The test with those of its choices that the pair runs; None where it speaks of nothing that the pair runs."""
+    each = {key: [v for v in values if v in only.get(key, values)] for key, values in (test.for_each or {}).items()}
+    others = any(value not in only.get(key, (value,)) for key, value in test.common.items())
+    return None if others or not all(each.values()) else test.model_copy(update={"for_each": each or None})
 
 
 def _listed(test: Test, claim: Claim) -> list[str]:
@@ -110,13 +117,17 @@ def _run_by(paper: Paper, control: Control, name: str) -> Iterable[tuple[Experim
     """The experiments of the pair: the one that has the control's id; where the control names no arms, all that scale quick runs on its data,
     with their own arms and sources."""
     broken = {**control.scaled.changes, "control": name}
-    named = [e for e in paper.experiments if e.id == control.experiment]
+    named = [e for e in paper.experiments if e.id == control.experiment and _meant(e, control)]
     if control.scaled.arms:
         yield named[0], dataclasses.replace(control.scaled, changes=broken)
         return
     for e in named:
         if own := e.scaled.get(("quick", control.data)):
             yield e, dataclasses.replace(own, trials=control.scaled.trials, levels=control.scaled.levels, changes={**own.changes, **broken})
+
+
+def _meant(experiment: Experiment, control: Control) -> bool:
+    return all(experiment.condition.get(key, values[0]) in values for key, values in control.only.items())
 
 
 def _below(part: claims.Part, whole: Join, broken: Join) -> float | None:

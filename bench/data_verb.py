@@ -15,6 +15,7 @@ from ltcore.errors import UserError
 if TYPE_CHECKING:
     from ltcore.data.files import FileSet
     from ltcore.data.folder import ImageFolders
+    from ltcore.data.text_files import TextSet
 
 Row = dict[str, Any]
 
@@ -59,12 +60,18 @@ def _row(name: str, status: str, where: str = "", n: tuple[int, int] | None = No
 
 def _look(name: str, folder: str | Path | None) -> Row:
     from ltcore.data.folder import ImageFolders
-    from ltcore.data.sources import DATASETS, Made
+    from ltcore.data.sources import DATASETS, Made, World
+    from ltcore.data.text_files import TextSet
+    from ltcore.rl.worlds import lacking
 
     source = DATASETS[name]
     if isinstance(source, Made):
         return _row(name, "built in", "no file needed", source.sizes)
+    if isinstance(source, World):
+        return _row(name, "missing", advice=lacking(source)) if lacking(source) else _row(name, "built in", "an environment: no file needed")
     try:
+        if isinstance(source, TextSet):
+            return _look_at_text(name, source, folder)
         if isinstance(source, ImageFolders):
             return _look_at_folders(name, source, folder)
         return _look_at_files(name, source, folder)
@@ -88,6 +95,21 @@ def _look_at_folders(name: str, source: ImageFolders, folder: str | Path | None)
         except UserError as error:
             return _row(name, "damaged", str(root), advice=str(error))
     return _row(name, "missing", advice=f"{where_to_put(source)}, below the folder named in {VARIABLE}")
+
+
+def _look_at_text(name: str, source: TextSet, folder: str | Path | None) -> Row:
+    """Files are small but for WMT'14's, and their lines are the only structure that they have: `verify` counts them."""
+    from ltcore.data.sources import VARIABLE, places
+    from ltcore.data.text_files import locate
+
+    for _, root in _places(folder, places):
+        found = locate(source, root)
+        if len(found) == len(source.files):
+            return _row(name, "ok", str(root), source.sizes)
+        if found:
+            absent = next(file for file in source.files if file not in found)
+            return _row(name, "incomplete", str(root), advice=f"{source.folder}/{absent} missing; python -m bench data fetch {name}")
+    return _row(name, "missing", advice=f"python -m bench data fetch {name}, or name a folder that has {source.folder} in {VARIABLE}")
 
 
 def _look_at_files(name: str, source: FileSet, folder: str | Path | None) -> Row:
@@ -115,13 +137,16 @@ def _places(folder: str | Path | None, places: Any) -> list[tuple[str, Path]]:
 def _verified(name: str, folder: str | Path | None) -> Row:
     from ltcore.data.files import check_md5, locate
     from ltcore.data.folder import ImageFolders
-    from ltcore.data.sources import DATASETS, Made, load, read
+    from ltcore.data.sources import DATASETS, Made, World, load, read
+    from ltcore.data.text_files import TextSet
 
     source, row = DATASETS[name], _look(name, folder)
+    if isinstance(source, World):
+        return row
     try:
         if isinstance(source, Made):
             data = load(name)
-        elif row["status"] == "ok" and isinstance(source, ImageFolders):
+        elif row["status"] == "ok" and isinstance(source, (ImageFolders, TextSet)):
             data = load(name, row["where"])
         elif row["status"] == "ok":
             found = locate(source, Path(row["where"]))
@@ -135,15 +160,16 @@ def _verified(name: str, folder: str | Path | None) -> Row:
 
 
 def _fetched(name: str, folder: str | Path | None) -> Row:
-    from ltcore.data.download import download
+    from ltcore.data import download, text_files
     from ltcore.data.folder import ImageFolders
-    from ltcore.data.sources import DATASETS, downloads
+    from ltcore.data.sources import DATASETS, World, downloads
 
-    row = _look(name, folder)
-    if row["status"] in ("ok", "built in") or isinstance(DATASETS[name], ImageFolders):  # nothing downloads those; the advice says so
+    row, source = _look(name, folder), DATASETS[name]
+    if row["status"] in ("ok", "built in") or isinstance(source, (ImageFolders, World)):  # nothing downloads those; the advice says so
         return row
     try:
-        download(DATASETS[name], Path(folder or row["where"] or downloads()), again=True)
+        bring = text_files.download if isinstance(source, text_files.TextSet) else download.download
+        bring(source, Path(folder or row["where"] or downloads()), again=True)
     except UserError as error:
         return row | {"advice": str(error)}
     return _look(name, folder)

@@ -20,6 +20,7 @@ REQUIRED = ("matplotlib", "mnist1d", "numpy", "pandas", "pillow", "pydantic", "P
 OPTIONAL = {  # package -> what it is for
     "ray": "running on many GPUs or machines (--executor ray)",
     "gymnasium": "the reinforcement-learning experiments",
+    "box2d": "the LunarLander experiment",
     "ale-py": "the Atari experiments",
     "datasets": "downloading text corpora",
     "tokenizers": "the translation experiments",

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -18,13 +19,17 @@ from bench.store import Store
 from bench.threads import threads
 from bench.verbs import STACK
 from ltcore import kinds
-from ltcore.data import Dataset
+from ltcore.data import Corpus, Dataset
+from ltcore.data.corpus import Tokens
 from ltcore.library import Library
 from ltcore.library import load as load_library
 from ltcore.models import draw_state, layer_sizes, skeleton
-from ltcore.recipe import Evaluate, Model
+from ltcore.recipe import Evaluate, Model, Task
+from ltcore.rl.worlds import WORLDS, Environment
 from ltcore.stages import Stage, canonical
-from ltcore.training.loop import Replicate, train
+from ltcore.tasks import TASKS
+from ltcore.training.language import BPTT
+from ltcore.training.loop import Replicate
 from ltcore.training.supervised import Streams
 
 KINDS = ("init", "train", "score", "prune", "transform", "measure")
@@ -33,6 +38,7 @@ ENOUGH_S = 0.25  # so many seconds of steps tell the time of one
 MOST_STEPS = 2048
 EXAMPLES, READ = 4000, 1000  # examples to train on, and those among them whose evaluation is timed
 TIMED_BATCH, TIMED_READ = {"cpu": 2, "cuda": 64}, 8  # of decoded images, of which a step of a whole batch would take minutes on a core
+LARGEST, READ_PAIRS = 10**10, 64  # multiply-adds of a batch of text that is timed whole on a core; pairs of sentences whose evaluation is timed
 READS = 3  # evaluations of the validation part in a segment of one step: after it, at the end, at the minimum
 
 
@@ -94,10 +100,19 @@ def _counts(stages: Sequence[Stage], left: Sequence[Stage]) -> dict[str, dict[st
 # ---- from costs to seconds -----------------------------------------------------------------------------------
 def _stage_s(stage: Stage, cost: Cost, plan: Plan) -> float:
     """Steps, evaluations of the validation part, and the reads of whole parts that the protocol names."""
-    its, evaluate, val = iterations([stage]), stage.params["evaluate"], stage.params["data"]["val"]
+    evaluate, val = stage.params["evaluate"], stage.params["data"]["val"]
     data = plan.sets[stage.params["data"]["fingerprint"]]
+    its = _steps(stage, data)
     reads = val * (its // evaluate["every_it"] + 2) + len(data.test) * len(evaluate["test"]) + len(data.train) * len(evaluate["train"])
     return its * cost.step_s + reads * cost.example_s
+
+
+def _steps(stage: Stage, data: Dataset | Environment) -> int:
+    """Steps of the optimiser in a stage; where its clock counts episodes, those that the environment's usual episode makes."""
+    its, options = iterations([stage]), stage.params.get("task", {}).get("options", {})
+    if isinstance(data, Environment) and options.get("unit", "episodes") == "episodes":
+        return math.ceil(its * data.world.episode_steps / stage.params["batch_size"])
+    return its
 
 
 def longest_chain(lengths: Mapping[Stage, float]) -> float:
@@ -126,7 +141,9 @@ def _waits_for(stage: Stage, known: Mapping[Stage, float]) -> set[Stage]:
 def _key(stage: Stage) -> str:
     """Training stages with one key cost the same a step."""
     p = stage.params
-    return canonical([p["model"], p["input_shape"], p["classes"], p["batch_size"], p["optimizer"]["name"], p["precision"]])
+    world = WORLDS.get(p["data"]["name"])
+    of = ["environment", world.maker] if world else [p["classes"]]  # a step of an environment costs; one action more does not
+    return canonical([p["model"], p["input_shape"], *of, p["batch_size"], p["optimizer"]["name"], p["precision"]])
 
 
 def _costs(training: Sequence[Stage], plan: Plan, device: str) -> dict[str, Cost]:
@@ -149,10 +166,18 @@ def _scaled(costs: Mapping[str, Cost], stage: Stage, library: Library) -> Cost:
 
 def _size(stage: Stage, library: Library) -> int:
     """Multiply-adds of a batch on its way forward; nothing is computed (the tensors are torch's "meta")."""
+    if tokens := _tokens(stage):
+        return tokens * sum(p.numel() for p in skeleton(*_net(stage, library)).parameters())
     inputs = torch.empty(2, *stage.params["input_shape"], device="meta")  # two examples: batch norm wants more than one
     with FlopCounterMode(display=False) as counter:
         skeleton(*_net(stage, library)).to("meta")(inputs)
     return counter.get_total_flops() // (2 * len(inputs)) * stage.params["batch_size"]
+
+
+def _tokens(stage: Stage) -> int:
+    """Tokens of a batch of text, 0 of anything else; batches of translations are counted in tokens."""
+    task, batch = stage.params.get("task", {}), stage.params["batch_size"]
+    return {"language-model": batch * task.get("options", {}).get("bptt", BPTT), "translate": batch}.get(task.get("name"), 0)
 
 
 def _net(stage: Stage, library: Library) -> tuple[Any, Model, Sequence[int], int]:
@@ -168,16 +193,18 @@ def _timed(stage: Stage, plan: Plan, library: Library, device: str, stack: int) 
     mask = {n: torch.ones(state[n].shape, dtype=torch.bool) for n in layer_sizes(module)}
     copies = [Replicate(state, mask, Streams([0, "split"], [0, "order"]))] * stack
     whole = stage.params["batch_size"]
-    batch = min(whole, TIMED_BATCH[device]) if data.decoded else whole
+    batch = min(whole, TIMED_BATCH[device]) if data.decoded else _text_batch(stage, library, device) if isinstance(data, Corpus) else whole
     segment = dataclasses.replace(kinds.segment(stage.params), start=0, batch_size=batch, evaluate=Evaluate(2 * MOST_STEPS, ()),
                                   track=None)  # a search counts as if it went to its end
+    if isinstance(data, Environment):
+        segment = dataclasses.replace(segment, task=Task(segment.task.name, {**segment.task.options, "unit": "batches"}))
 
     def spent_s(steps: int, val: int = 0) -> float:
         started = time.perf_counter()
-        train(module, data, dataclasses.replace(segment, stop=steps, val=val), copies)
+        TASKS[segment.task.name].train(module, data, dataclasses.replace(segment, stop=steps, val=val), copies)
         return time.perf_counter() - started
 
-    read = min(TIMED_READ if data.decoded else READ, len(data.train) - batch)
+    read = 0 if isinstance(data, Environment) else len(data.val) if isinstance(data, Corpus) else min(TIMED_READ if data.decoded else READ, len(data.train) - batch)
     with threads(1 if device == "cpu" else torch.get_num_threads()):
         spent_s(1)  # the first call of anything is slow
         one = spent_s(1)
@@ -196,8 +223,20 @@ def _step_s(spent_s: Callable[[int], float], one: float) -> float:
         steps *= 4
 
 
-def _data(stage: Stage, plan: Plan) -> Dataset:
-    """Some of the examples that the stage trains on."""
+def _text_batch(stage: Stage, library: Library, device: str) -> int:
+    """Of a net so large that a step of it takes seconds a share of the batch."""
+    whole, size = stage.params["batch_size"], _size(stage, library)
+    return max(2, int(whole * LARGEST / size)) if device == "cpu" and size > LARGEST else whole
+
+
+def _data(stage: Stage, plan: Plan) -> Dataset | Corpus | Environment:
+    """Some of the examples that the stage trains on; an environment as it is."""
     data, n = plan.sets[stage.params["data"]["fingerprint"]], max(EXAMPLES, 2 * stage.params["batch_size"])
+    if isinstance(data, Environment):
+        return data
+    if isinstance(data, Corpus):
+        text = isinstance(data.train, Tokens)
+        some, few = data.train.first(max(n, 5 * _tokens(stage)) if text else n), data.val.first(READ if text else READ_PAIRS)
+        return dataclasses.replace(data, train=some, val=few, test=few)
     some = data.train.first(n)
     return dataclasses.replace(data, train=some, test=some)

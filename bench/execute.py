@@ -22,6 +22,7 @@ from ltcore.errors import UserError
 from ltcore.stages import Stage, canonical
 
 MOST_INPUTS = 2**26  # numbers in one batch of a whole stack: 170 replicates of CIFAR at batch 128, but ImageNet at batch 1,024 one by one
+MOST_SCORES = 2**29  # scores in one step of a whole stack, 2 GiB of float32: 10 replicates of a LSTM with 33,278 words
 RETRY_S = 0.2  # how soon a stage that another process holds is asked for again
 
 
@@ -241,7 +242,10 @@ def most_stacked(stage: Stage, stack: int) -> int:
     """
     if "channels" in stage.inputs or stage.params["precision"] == "bfp8" or stage.params.get("track", {}).get("rule", "none") != "none":
         return 1
-    return max(1, min(stack, MOST_INPUTS // (stage.params["batch_size"] * math.prod(stage.params["input_shape"]))))
+    task, batch = stage.params.get("task", {}), stage.params["batch_size"]
+    if task.get("name") in ("language-model", "translate"):  # scores of every word at every place are the largest tensor
+        return max(1, min(stack, MOST_SCORES // (batch * task["options"].get("bptt", 1) * stage.params["classes"])))
+    return max(1, min(stack, MOST_INPUTS // (batch * math.prod(stage.params["input_shape"]))))
 
 
 def _stack_key(stage: Stage) -> str:

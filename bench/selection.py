@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from bench.flags import Flags
 from ltcore.data import Dataset
 from ltcore.data import load as load_data
-from ltcore.errors import DataMissingError, UsageError, UserError
+from ltcore.errors import DataMissingError, PackageMissingError, UsageError, UserError
 from replications.schema import Experiment, Paper, Scaled
 
 
@@ -60,6 +60,13 @@ def select(paper: Paper, flags: Flags) -> Selection:
 
 
 def _look_up(experiment: Experiment, scale: str, load: Callable[[str], Dataset]) -> Chosen | _Without:
+    try:
+        return _looked_up(experiment, scale, load)
+    except PackageMissingError as error:
+        return _Without(experiment, error, str(error))
+
+
+def _looked_up(experiment: Experiment, scale: str, load: Callable[[str], Dataset]) -> Chosen | _Without:
     wanted = experiment.recipe.data.name
     if scale == "smoke":  # smoke runs on data that a dependency makes, whatever else is there
         name = next(d for s, d in experiment.scaled if s == "smoke")
@@ -67,6 +74,8 @@ def _look_up(experiment: Experiment, scale: str, load: Callable[[str], Dataset])
     lacking = f"data {wanted} not found"
     try:
         data = load(wanted)
+    except PackageMissingError:
+        raise
     except DataMissingError as error:
         return _Without(experiment, error, lacking)
     if scale == "paper" and data.fallback_for:

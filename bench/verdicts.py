@@ -16,6 +16,7 @@ import numpy as np
 from bench import claims as grammar
 from bench import statistics as st
 from bench.claims import All, Node, Operand, Part
+from bench.custom import TREES
 from bench.joins import Join, Series, TrialValue, incomplete, mean_of
 from bench.measurement import Gate
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 REPLICATED, NOT_REPLICATED, INCONCLUSIVE, NOT_RUN = "replicated", "not-replicated", "inconclusive", "not-run"
 
-# Claims that no test of the grammar can carry: (paper, claim id) -> function(join) -> parts of the comparison.
+# Claims that neither a test of the grammar nor ``bench.custom`` can carry: (paper, claim id) -> function(join) -> parts of the comparison.
 CUSTOM: dict[tuple[str, str], Callable[[Join], list[dict[str, Any]]]] = {}
 
 
@@ -73,9 +74,10 @@ def judge(paper: PaperData, join: Join) -> list[dict[str, Any]]:
 
 def judge_claim(claim: Claim, paper: PaperData, join: Join, gates: Sequence[Gated]) -> dict[str, Any]:
     """One claim: its verdict, why, and its parts with their own verdicts."""
-    if claim.custom:
+    by_hand = TREES.get((paper.key, claim.id))
+    if claim.custom and not by_hand:
         return _custom(claim, paper, join)
-    node = grammar.tree(claim)
+    node = by_hand() if by_hand else grammar.tree(claim)
     alpha = st.ALPHA_LOOK if join.run.looks > 1 else st.ALPHA
     results = _assess_all(node, join, gates, alpha)
     verdict = _combine(node, iter(results))

@@ -89,6 +89,12 @@ def one_shot(trial: Trial, level: int, draw: int = 0) -> Stage:
     return trial.rewound_run(_one_shot_mask(trial, level))
 
 
+def one_shot_level(trial: Trial, level: int, draw: int = 0) -> Stage:
+    """The same to the count that the ticket has after ``level`` prunings."""
+    dense = trial.ticket(0)
+    return trial.rewound_run(_in_rounds(trial, trial.score(dense.out("state"), dense.inputs["state"], None, "one-shot"), level))
+
+
 def one_shot_reinit(trial: Trial, level: int, draw: int = 0) -> Stage:
     """The one-shot mask with freshly drawn weights."""
     return trial.train(trial.init("one-shot-reinit", level, draw), _one_shot_mask(trial, level), start=0)
@@ -206,7 +212,8 @@ def rigl(trial: Trial, level: int, draw: int = 0, length: str = "1x") -> Stage:
     the schedule stretched (Evci et al. 2020)."""
     times = _times(length)
     drops = tuple(times * drop for drop in trial.recipe.optimizer.drops_it)
-    longer = trial.with_changes({"length": f"{times * trial.length_it}it", "optimizer.drops_it": drops})
+    schedule = {"optimizer.drops_it": drops, "optimizer.warmup_it": times * trial.recipe.optimizer.warmup_it}
+    longer = trial.with_changes({"length": f"{times * trial.length_it}it", **schedule})
     scores, mask = longer.score(longer.init(), longer.init(), None, "rigl", level, draw, criterion="random"), None
     for _ in range(level):
         mask = longer.prune(scores, mask, scope="layerwise")
@@ -225,6 +232,17 @@ def ett(trial: Trial, level: int, draw: int = 0, source: str = "", order: str = 
     rewind step: mask, rewound weights and norms together. Without a source its own ticket, unchanged. See ``ltcore.elastic``."""
     rules = {"order": order, "replicate": replicate, "drop": drop}
     return trial.train(_moved_state(trial, source, rules), _broken_or_not(trial, _moved_mask(trial, level, source, rules), level))
+
+
+def ett_transfer(trial: Trial, level: int, draw: int = 0, source: str = "", network: str = "") -> Stage:
+    """The ticket of another data set, ``source``, and another depth, ``network``: moved along depth there, then trained here (App D).
+
+    As with ``transfer`` the run starts at the source's rewind step, and the output layer is drawn anew where the classes differ.
+    """
+    giver = trial.source(source)
+    here = trial.with_changes({"rewind": giver.recipe.rewind})
+    mask = _broken_or_not(trial, _moved_mask(giver, level, network), level)
+    return here.train(here.received(_moved_state(giver, network), giver), mask)
 
 
 def ett_reinit(trial: Trial, level: int, draw: int = 0, source: str = "") -> Stage:
@@ -334,13 +352,13 @@ def layer_density(trial: Trial, level: int, draw: int = 0) -> Stage:
 
 
 ARMS: dict[str, ArmFn] = {
-    "dense": ticket, "ticket": ticket, "reinit": reinit, "random-mask": random_mask, "one-shot": one_shot,
+    "dense": ticket, "ticket": ticket, "reinit": reinit, "random-mask": random_mask, "one-shot": one_shot, "one-shot-level": one_shot_level,
     "one-shot-reinit": one_shot_reinit, "continued": continued, "continued-reset": continued_reset, "ticket-noise": ticket_noise,
     "magnitude-at-init": magnitude_at_init, "weight-movement": weight_movement, "init-magnitude": init_magnitude,
     "one-shot-kept": one_shot_kept, "one-shot-kept-reinit": one_shot_kept_reinit, "one-shot-kept-random": one_shot_kept_random,
     "random-prune": random_prune, "snip": snip, "grasp": grasp, "synflow": synflow, "magnitude-at-rewind": magnitude_at_rewind,
     "ett": ett, "ett-reinit": ett_reinit, "ett-random-mask": ett_random_mask, "ett-permuted-replicas": ett_permuted_replicas,
     "ett-source-mask-snip": ett_source_mask_snip, "target-ticket": target_ticket, "ticket-path": ticket_path, "ett-path": ett_path,
-    "rigl": rigl, "ticket-stability": ticket_stability, "random-prune-stability": random_prune_stability,
+    "ett-transfer": ett_transfer, "rigl": rigl, "ticket-stability": ticket_stability, "random-prune-stability": random_prune_stability,
     "transfer": transfer, "random-ticket": random_ticket, "layer-density": layer_density,
 }  # fmt: skip

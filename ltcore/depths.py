@@ -21,8 +21,13 @@ def _vgg_options(found: re.Match, options: Mapping[str, Any]) -> dict[str, Any]:
     return {**options, "depth": int(found[1])} | ({"linear": int(found[2])} if found[2] else {})
 
 
+def _torchvision_options(found: re.Match, options: Mapping[str, Any]) -> dict[str, Any]:
+    return {**options, "arch": found[0]}
+
+
 NETWORKS: dict[str, tuple[str, Callable[[re.Match, Mapping[str, Any]], dict[str, Any]]]] = {
-    "lenet": (r"mlp-(\d+)", _mlp_options), "resnet": (r"resnet(\d+)", _resnet_options), "vgg": (r"vgg(\d+)(?:-(\d+)fc)?", _vgg_options),
+    "lenet": (r"mlp-(\d+)", _mlp_options), "torchvision": (r"resnet\d+", _torchvision_options),
+    "resnet": (r"resnet(\d+)", _resnet_options), "vgg": (r"vgg(\d+)(?:-(\d+)fc)?", _vgg_options),
 }  # fmt: skip
 
 

@@ -115,14 +115,19 @@ LAYOUTS: dict[type, Callable[[Any], list[Stage]]] = {LeNet: _mlp, VGG: _vgg, Res
 
 
 def stages(module: nn.Module) -> list[Stage]:
-    """The stages of a network of a known family, a subclass too.
+    """The stages of a network of a known family, a subclass too, or of one that says them.
+
+    A module's attribute ``unit_stages`` says its stages, each the units in order, B0 first, each unit the prefixes of its tensors:
+    ``((("layer1.0.",), ("layer1.1.",)), …)``. torchvision's ResNets have it.
 
     Raises:
         UsageError: another family.
     """
+    if hasattr(module, "unit_stages"):
+        return [Stage(tuple(tuple(unit) for unit in stage)) for stage in module.unit_stages]
     layout = next((found for family, found in LAYOUTS.items() if isinstance(module, family)), None)
     if layout is None:
-        raise UsageError(f"a {type(module).__name__} can't be stretched or squeezed: {', '.join(f.__name__ for f in LAYOUTS)} can")
+        raise UsageError(f"a {type(module).__name__} can't be stretched or squeezed: {', '.join(f.__name__ for f in LAYOUTS)} can, and what says its unit_stages")
     return layout(module)
 
 

@@ -11,6 +11,10 @@ class DataMissingError(UserError):
     """A data set of which no file is there: what does not need it may run all the same."""
 
 
+class PackageMissingError(DataMissingError):
+    """A package is not installed without which a data set or an environment can't be had."""
+
+
 class UsageError(UserError):
     """The call itself is wrong: a bad name, value or combination."""
 

@@ -58,16 +58,15 @@ class Trial:
         check(self.recipe)
         if self.recipe.control not in CONTROLS:
             raise UsageError(f"unknown control {self.recipe.control!r}{nearest(self.recipe.control, CONTROLS)}")
+        if self.recipe.task.name not in tasks.TASKS:
+            raise UsageError(f"unknown task.name {self.recipe.task.name!r}{nearest(self.recipe.task.name, tasks.TASKS)}")
         if self.n_train < 1:
             raise UsageError(f"data.val takes {self.recipe.data.val} of the {self.data.n_train} training examples of {self.data.name} and leaves none")
-        if self.recipe.batch_size > self.n_train:
-            raise UsageError(f"a batch of {self.recipe.batch_size} is larger than the {self.n_train} training examples of {self.data.name}")
+        self._task.check(self.recipe, self.data, self.n_train)
         if self.recipe.data.augment != "none" and len(self.data.input_shape) != 3:
             raise UsageError(f"data.augment {self.recipe.data.augment!r} needs images, channels x height x width; {self.data.name} has examples of shape {self.data.input_shape}")
         if self.recipe.data.augment == "resized-crop-flip" and not self.data.decoded:
             raise UsageError(f"data.augment 'resized-crop-flip' needs images in files, such as imagenet's; {self.data.name} is held as tensors: use crop-flip")
-        if self.recipe.task.name not in tasks.TASKS:
-            raise UsageError(f"unknown task.name {self.recipe.task.name!r}{nearest(self.recipe.task.name, tasks.TASKS)}")
         if self.recipe.model.init not in INITS:
             raise UsageError(f"unknown model.init {self.recipe.model.init!r}{nearest(self.recipe.model.init, INITS)}")
         self.library.model(self.recipe.model.name)
@@ -76,15 +75,23 @@ class Trial:
     # ---- time ------------------------------------------------------------------------------------------------
     @property
     def n_train(self) -> int:
-        return self.data.n_train - self.recipe.data.val
+        return self.data.n_train - (0 if self._task.own_validation else self.recipe.data.val)
 
     @property
     def length_it(self) -> int:
-        return 0 if self.recipe.control == "no-training" else clock.iterations(self.recipe.length, self.n_train // self.recipe.batch_size)
+        return 0 if self.recipe.control == "no-training" else self._iterations(self.recipe.length)
 
     @property
     def rewind_it(self) -> int:
-        return min(clock.iterations(self.recipe.rewind, self.n_train // self.recipe.batch_size), self.length_it)
+        return min(self._iterations(self.recipe.rewind), self.length_it)
+
+    @property
+    def _task(self) -> tasks.Trainer:
+        return tasks.TASKS[self.recipe.task.name]
+
+    def _iterations(self, length: str) -> int:
+        """The length of an epoch is asked for only where one is named: not every task has one that is known before."""
+        return clock.iterations(length, self._task.epoch_it(self.recipe, self.n_train) if "ep" in str(length) else 1)
 
     # ---- building blocks -------------------------------------------------------------------------------------
     def init(self, *use: str | int, channels: Output | None = None) -> Output:
@@ -113,8 +120,15 @@ class Trial:
         roles = {"state": state, "mask": mask, "optimizer": optimizer, "channels": channels, "clock": clock}
         inputs = {role: out for role, out in roles.items() if out}
         span = {"start": self.rewind_it if start is None else start, "stop": self.length_it if stop is None else stop}
+        average = average or self._average(**span)
         own = {name: dict(fields) for name, fields in (("regrow", regrow), ("track", track), ("average", average)) if fields}
         return Stage("train", {**self.net(), **self._training(order), **span, **own}, inputs)
+
+    def _average(self, start: int, stop: int) -> dict[str, int]:
+        """Averaged checkpoints, where the task's options have them: the last ``average`` of a run, ``average_every_it`` apart."""
+        options = self.recipe.task.options
+        count, every = options.get("average", 0), options.get("average_every_it", 1000)
+        return {"from_it": max(stop - count * every, 0), "every_it": every} if count and start < stop == self.length_it else {}
 
     def score(self, weights: Output, start: Output, mask: Output | None, *use: str | int, criterion: str | None = None,
               **options: Any) -> Output:  # fmt: skip

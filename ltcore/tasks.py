@@ -5,21 +5,41 @@ A task's ``train`` has the signature of :func:`ltcore.training.loop.train`; ``va
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ltcore.errors import UsageError
 from ltcore.jobs import Value
-from ltcore.training import loop
+from ltcore.recipe import Recipe
+from ltcore.rl import a2c
+from ltcore.training import language, loop, translation
 from ltcore.training.loop import Trained
+
+
+def _examples(recipe: Recipe, n_train: int) -> int:
+    return n_train // recipe.batch_size
+
+
+def _anything(recipe: Recipe, data: Any, n_train: int) -> None:
+    pass
 
 
 @dataclass(frozen=True)
 class Trainer:
-    """How one task is trained, and its record's values from what one copy leaves and the parameters of its stage."""
+    """How one task is trained, and its record's values from what one copy leaves and the parameters of its stage.
+
+    Args:
+        epoch_it: (recipe, examples to train on) -> iterations of an epoch.
+        check: (recipe, facts of the data, examples to train on) raises UsageError where they don't go together.
+        own_validation: whether the data bring a validation part, of which ``data.val`` says how much is read; else it is split off.
+    """
 
     train: Callable[..., list[Trained]]
     values: Callable[[Trained, Mapping[str, Any]], list[Value]]
+    epoch_it: Callable[[Recipe, int], int] = _examples
+    check: Callable[[Recipe, Any, int], None] = _anything
+    own_validation: bool = False
 
 
 def classified(trained: Trained, params: Mapping[str, Any]) -> list[Value]:
@@ -34,4 +54,69 @@ def classified(trained: Trained, params: Mapping[str, Any]) -> list[Value]:
     return values
 
 
-TASKS: dict[str, Trainer] = {"classify": Trainer(loop.train, classified)}
+def played(trained: Trained, params: Mapping[str, Any]) -> list[Value]:
+    """Mean return of the last episodes of training; in units of one point of one episode."""
+    value, n = trained.metrics["end"]["episode_return"], max(trained.facts["return_window"], 1)
+    return [Value("episode_return", value if math.isfinite(value) else -math.inf, "end", 1 / n)]
+
+
+def _divided(recipe: Recipe, data: Any, n_train: int) -> None:
+    if tuple(data.input_shape) == ():
+        raise UsageError(f"{data.name} is a corpus: nothing to classify, name a task such as language-model")
+    if recipe.batch_size > n_train:
+        raise UsageError(f"a batch of {recipe.batch_size} is larger than the {n_train} training examples of {data.name}")
+
+
+# ---- language ------------------------------------------------------------------------------------------------
+def read_language(trained: Trained, params: Mapping[str, Any]) -> list[Value]:
+    """Numbers of a language task, with no unit that they could be counted in."""
+    found = [Value(metric, value, at) for at, named in trained.metrics.items() for metric, value in named.items()]
+    if "early-stop" in trained.metrics:
+        found.append(Value("early_stop_it", trained.facts["early_stop_it"], None, params["evaluate"]["every_it"], trained.facts["censored"]))
+    return found
+
+
+def _options(recipe: Recipe, known: Sequence[str]) -> None:
+    for option, value in recipe.task.options.items():
+        if option not in known:
+            raise UsageError(f"task {recipe.task.name} has no option {option!r}; it takes {', '.join(known)}")
+        if not isinstance(value, (int, float)) or isinstance(value, bool) or value < 0:
+            raise UsageError(f"bad value for 'task.options.{option}': {value!r} is not a number from 0 up")
+
+
+def _of_text(recipe: Recipe, data: Any) -> None:
+    if tuple(data.input_shape) != ():
+        raise UsageError(f"task {recipe.task.name} needs a corpus, such as wikitext2 or multi30k; {data.name} has examples of shape {tuple(data.input_shape)}")
+    if recipe.data.labels != "true" or recipe.data.augment != "none" or recipe.control == "shuffled-labels":
+        raise UsageError(f"task {recipe.task.name} knows neither labels that could be shuffled nor augmentation")
+
+
+def _bptt(recipe: Recipe) -> int:
+    return max(int(recipe.task.options.get("bptt", language.BPTT)), 1)
+
+
+def _windows(recipe: Recipe, n_train: int) -> int:
+    return language.epoch_it(n_train, recipe.batch_size, _bptt(recipe))
+
+
+def _windowed(recipe: Recipe, data: Any, n_train: int) -> None:
+    _options(recipe, ("bptt",))
+    _of_text(recipe, data)
+    if _windows(recipe, n_train) < 1:
+        raise UsageError(f"{n_train} tokens of {data.name} in {recipe.batch_size} rows leave no window of {_bptt(recipe)}")
+
+
+def _no_epoch(recipe: Recipe, n_train: int) -> int:
+    raise UsageError(f"lengths of task {recipe.task.name} are iterations, such as 50000it: how many an epoch has depends on the lengths of sentences")
+
+
+def _paired(recipe: Recipe, data: Any, n_train: int) -> None:
+    _options(recipe, tuple(translation.OPTIONS))
+    _of_text(recipe, data)
+
+
+TASKS: dict[str, Trainer] = {
+    "classify": Trainer(loop.train, classified, check=_divided), "a2c": Trainer(a2c.train, played),
+    "language-model": Trainer(loop.train, read_language, _windows, _windowed, own_validation=True),
+    "translate": Trainer(loop.train, read_language, _no_epoch, _paired, own_validation=True),
+}  # fmt: skip

@@ -12,19 +12,11 @@ from typing import Any
 
 from ltcore.depths import at_depth
 from ltcore.recipe import Data, Evaluate, Model, Optimizer, Pruning, Recipe, changed
+from replications import elastic2021_datasets as datasets
+from replications import elastic2021_imagenet as imagenet
+from replications.elastic2021_common import DENSE, RESNET, before_training, controls, ett, rigl, ticket
 from replications.schema import Arm, Deviation, Experiment, Paper, Scaled, Setting
 
-PER_EPOCH = 50_000 // 128  # the remainder of an epoch is dropped
-RESNET = Recipe(
-    model=Model("resnet", "kaiming-normal", {"depth": 20, "width": 16}),
-    data=Data("cifar10", augment="crop-flip"),
-    optimizer=Optimizer("sgd", lr=0.1, momentum=0.9, weight_decay=1e-4, drops_it=(80 * PER_EPOCH, 120 * PER_EPOCH)),
-    batch_size=128,
-    length=f"{160 * PER_EPOCH}it",
-    evaluate=Evaluate(every_it=10 * PER_EPOCH, test=("end",)),
-    pruning=Pruning({"conv": 0.2, "shortcut": 0.2, "output": 0.2}, scope="global", counts="prunable"),
-    rewind="1000it",
-)
 VGG = changed(RESNET, {"model.name": "vgg", "model.options": {"depth": 13}, "pruning.rates": {"conv": 0.2}, "rewind": "200it"})
 VGG_FC = changed(VGG, {"model.options": {"depth": 13, "linear": 3}, "pruning.rates": {"conv": 0.2, "fc": 0.2}})
 MLP = Recipe(
@@ -39,40 +31,12 @@ MLP = Recipe(
 RESNETS, VGGS = ("resnet32", "resnet56", "resnet20", "resnet44", "resnet14"), ("vgg19", "vgg13", "vgg16")
 VGG_FCS, MLPS = ("vgg13-3fc", "vgg13-5fc", "vgg13-2fc"), ("mlp-3", "mlp-4", "mlp-2")
 
-DENSE = Arm("dense", levels=(0,))
 NAMED = (10, 6, 3)  # the levels that claims name; what matters most comes first
-
-
-def _ticket(levels: tuple[int, ...] | None = None) -> Arm:
-    return Arm("target-ticket", "ticket", levels)
-
-
-def _ett(source: str, levels: tuple[int, ...] | None = None, **rules: str) -> Arm:
-    return Arm("ett", levels=levels, options={"source": source, **rules})
-
-
-def _before_training(levels: tuple[int, ...] | None = None) -> tuple[Arm, ...]:
-    """Pruning at the rewind step; SynFlow is ours, the paper has the other three."""
-    return (
-        Arm("snip", levels=levels),
-        Arm("grasp", levels=levels),
-        Arm("magnitude-at-rewind", "magnitude-at-init", levels),
-        Arm("synflow", levels=levels),
-    )
-
-
-def _rigl(levels: tuple[int, ...], length: str) -> Arm:
-    """Table 2 has RigL on ImageNet, five times as long as one training; here beside the others."""
-    return Arm("rigl", levels=levels, options={"length": length})
-
-
-def _controls(levels: tuple[int, ...] | None = None) -> tuple[Arm, ...]:
-    return (Arm("reinit", levels=levels), Arm("random-mask", levels=levels, options={"weights": "original"}))
 
 
 def _pairs(target: str, family: tuple[str, ...], levels: tuple[int, ...] | None) -> tuple[Arm, ...]:
     """Tickets of the target and of all others of the family, beside every baseline of Figs 6 and 7."""
-    return (_ticket(levels), *(_ett(s, levels) for s in family if s != target), *_before_training(levels), *_controls(levels))
+    return (ticket(levels), *(ett(s, levels) for s in family if s != target), *before_training(levels), *controls(levels))
 
 
 def _stretched_32_to_56(levels: tuple[int, ...] | None) -> tuple[Arm, ...]:
@@ -80,18 +44,18 @@ def _stretched_32_to_56(levels: tuple[int, ...] | None) -> tuple[Arm, ...]:
     source = {"source": "resnet32"}
     orders = ("append", "interpolate")
     return (
-        *(_ett(**source, levels=levels, order=o, replicate="1234") for o in orders),
+        *(ett(**source, levels=levels, order=o, replicate="1234") for o in orders),
         *(Arm(name, levels=levels, options=source) for name in ("ett-reinit", "ett-random-mask", "ett-source-mask-snip")),
         Arm("random-mask", levels=levels, options={"weights": "fresh"}),
         Arm("ett-permuted-replicas", levels=levels, options={**source, "order": "interpolate", "replicate": "1234"}),
-        *(_ett(**source, levels=levels, order=o, replicate=r) for r in ("12", "34", "23") for o in orders),
-        _ett(**source, levels=levels, replicate="1"),
+        *(ett(**source, levels=levels, order=o, replicate=r) for r in ("12", "34", "23") for o in orders),
+        ett(**source, levels=levels, replicate="1"),
     )
 
 
 def _squeezed_56_to_32(levels: tuple[int, ...] | None) -> tuple[Arm, ...]:
     """Fig 5 (right), whose legend was not seen: runs at the start, the end and the middle, and every other block."""
-    return tuple(_ett("resnet56", levels, drop=drop) for drop in ("1234", "5678", "1357", "2468", "3456"))
+    return tuple(ett("resnet56", levels, drop=drop) for drop in ("1234", "5678", "1357", "2468", "3456"))
 
 
 def _path(level: int) -> tuple[Arm, ...]:
@@ -117,19 +81,19 @@ def _experiment(
 
 
 # One run a mechanism: a stretched and a squeezed ticket, each criterion, each arm of the ablation, each family, a path.
-SMOKE_RESNET = ((DENSE, _ticket(), _ett("resnet14"), _ett("resnet32"), *_before_training()), 4)
+SMOKE_RESNET = ((DENSE, ticket(), ett("resnet14"), ett("resnet32"), *before_training()), 4)
 SMOKE_STRETCH = ((DENSE, *(a for a in _stretched_32_to_56(None) if a.options.get("replicate", "12") == "12" or a.build != "ett")), 2)
 SMOKE_PATH = (tuple(dataclasses.replace(a, levels=(1,)) for a in _path(10)[:2]), 2)
-SMOKE_VGG, SMOKE_VGG_FC = ((DENSE, _ett("vgg13")), 4), ((DENSE, _ett("vgg13-2fc")), 4)
+SMOKE_VGG, SMOKE_VGG_FC = ((DENSE, ett("vgg13")), 4), ((DENSE, ett("vgg13-2fc")), 4)
 
 
 # MLPs: nothing but the depth pairs and the pruning is stated, so length and optimiser are those of the code.
 def _mlp_arms(target: str, level: tuple[int, ...] | None) -> tuple[Arm, ...]:
     others = [s for s in MLPS if s != target]
-    first = (DENSE, _ticket(), *(_ett(s, level) for s in others))
+    first = (DENSE, ticket(), *(ett(s, level) for s in others))
     return (
         *first,
-        *_controls(level),
+        *controls(level),
         *(Arm(name, levels=level, options={"source": others[0]}) for name in ("ett-random-mask", "ett-reinit")),
     )
 
@@ -142,12 +106,12 @@ TINY = {**MINI, "length": "150it", "data.options": {"num_train": 1500, "num_test
 def _mlp(target: str) -> Experiment:
     recipe = changed(MLP, {"model.options": at_depth("lenet", MLP.model.options, target)})
     scaled = {
-        ("paper", "mnist"): Scaled(3, 10, (*_mlp_arms(target, MLP_LEVEL), *_before_training(MLP_LEVEL))),
+        ("paper", "mnist"): Scaled(3, 10, (*_mlp_arms(target, MLP_LEVEL), *before_training(MLP_LEVEL))),
         ("quick", "mnist"): Scaled(3, 10, _mlp_arms(target, MLP_LEVEL), {"length": "2000it"}),
         ("quick", "mnist1d"): Scaled(3, 10, _mlp_arms(target, MLP_LEVEL), MINI),
     }
     if target == "mlp-3":
-        scaled["smoke", "mnist1d"] = Scaled(1, 2, (*_mlp_arms(target, (2,)), *_before_training((2,)), _rigl((2,), "1x")), TINY)
+        scaled["smoke", "mnist1d"] = Scaled(1, 2, (*_mlp_arms(target, (2,)), *before_training((2,)), rigl((2,), "1x")), TINY)
     return Experiment("mnist-mlp-depth", recipe, scaled, condition={"target": target}, base={"rewind": recipe.rewind})
 
 
@@ -159,7 +123,7 @@ EXPERIMENTS = (
             "cifar10-resnet-all-pairs",
             RESNET,
             t,
-            (DENSE, *_pairs(t, RESNETS, NAMED), *_pairs(t, RESNETS, None), _rigl((6, 10), "1x"), _rigl((6, 10), "5x")),
+            (DENSE, *_pairs(t, RESNETS, NAMED), *_pairs(t, RESNETS, None), rigl((6, 10), "1x"), rigl((6, 10), "5x")),
             ALL_LEVELS,
             SMOKE_RESNET if t == "resnet20" else None,
         )
@@ -169,7 +133,7 @@ EXPERIMENTS = (
         "cifar10-ablation-32-56",
         RESNET,
         "resnet56",
-        (_ticket(), *_stretched_32_to_56((10, 8, 6, 3)), *_stretched_32_to_56(None)),
+        (ticket(), *_stretched_32_to_56((10, 8, 6, 3)), *_stretched_32_to_56(None)),
         ALL_LEVELS,
         SMOKE_STRETCH,
         "stretch_32_to_56",
@@ -178,7 +142,7 @@ EXPERIMENTS = (
         "cifar10-ablation-32-56",
         RESNET,
         "resnet32",
-        (_ticket(), *_squeezed_56_to_32((10, 6, 3)), *_squeezed_56_to_32(None)),
+        (ticket(), *_squeezed_56_to_32((10, 6, 3)), *_squeezed_56_to_32(None)),
         ALL_LEVELS,
         variant="squeeze_56_to_32",
     ),
@@ -194,21 +158,18 @@ EXPERIMENTS = (
             "cifar10-vgg13-fc-depth",
             VGG_FC,
             t,
-            (DENSE, _ticket(), *(_ett(s, (10,)) for s in VGG_FCS if s != t)),
+            (DENSE, ticket(), *(ett(s, (10,)) for s in VGG_FCS if s != t)),
             10,
             SMOKE_VGG_FC if t == "vgg13-3fc" else None,
         )
         for t in VGG_FCS
     ),
+    *imagenet.EXPERIMENTS,
+    *datasets.EXPERIMENTS,
 )
 
-NO_IMAGENET = "needs ImageNet, its ResNet-26 and the transform of its four stages: only the CIFAR ResNets, VGGs and MLPs are built"
 NOT_COVERED = {
-    "imagenet-resnet": NO_IMAGENET,
-    "imagenet-vs-rigl": f"{NO_IMAGENET}; RigL runs beside the CIFAR ResNets instead",
-    "imagenet-to-cifar10": NO_IMAGENET,
     "cifar10-vs-dpf": "10 and 5 % of the weights are no rungs of the ladder and how they were reached is not stated; DPF is not built",
-    "cross-dataset-architecture": "training on SVHN and the sparsity of Table 6 are not stated; moves between data sets are not built",
 }
 
 SETTINGS = (
@@ -310,6 +271,8 @@ SETTINGS = (
         "the code's; below the mean of the two ends; test set",
     ),
     Setting("trials", "3", "-", "3"),
+    *imagenet.SETTINGS,
+    *datasets.SETTINGS,
 )
 
 DEVIATIONS = (
@@ -330,8 +293,10 @@ DEVIATIONS = (
     Deviation(
         "dropped blocks of Fig 5", "legend not seen", "1234, 5678, 1357, 2468, 3456", "the first four, as the text names, and four others"
     ),
-    Deviation("RigL", "ImageNet, five times as long (Table 2)", "CIFAR ResNets, once and five times as long", "no ImageNet"),
-    Deviation("ImageNet, DPF, SVHN", "Secs 4.3, 4.5, App D", "not run", "see what is not covered"),
+    Deviation("RigL", "ImageNet, five times as long (Table 2)", "CIFAR ResNets too, once and five times as long", "ours"),
+    Deviation("DPF", "Sec 4.5, Table 3", "not run", "see what is not covered"),
+    *imagenet.DEVIATIONS,
+    *datasets.DEVIATIONS,
 )
 
 PAPER = Paper("elastic2021", EXPERIMENTS, SETTINGS, DEVIATIONS, not_covered=NOT_COVERED)

@@ -10,6 +10,7 @@ from replications.schema import Paper
 MODULES = {
     "frankle2019": "replications.frankle2019", "stabilizing2019": "replications.stabilizing2019", "morcos2019": "replications.morcos2019",
     "elastic2021": "replications.elastic2021", "earlybird2020": "replications.earlybird2020",
+    "yu2020": "replications.yu2020",
 }  # fmt: skip
 
 

@@ -12,9 +12,10 @@ import pytest
 from bench import claims, controls
 from bench.measurement import Measurement
 from bench.store import Store
+from ltcore.errors import UserError
 from ltcore.training import loop
 from replications import papers, registry
-from replications.schema import Control, Scaled
+from replications.schema import Arm, Control, Scaled
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +84,18 @@ def test_a_control_may_be_narrowed_to_the_network_that_it_runs():
     parts = list(claims.parts(claims.tree(own)))
     assert len(parts) == 8 and {w["network"] for p in parts for o in p.operands for w in o.wants} == {"vgg16"}
     assert "rewind" not in parts[0].operands[0].wants[0]
+
+
+def test_a_control_runs_and_judges_the_network_that_it_names():
+    """Of five experiments of one id that of the target, and of the claim its tests: ResNet-56, not ResNet-32 and no VGG."""
+    paper, claim = registry.load("elastic2021"), claims.by_id(papers.load("elastic2021"), "ett-near-imp")
+    control = Control((claim.id,), "shuffled-mask", "mnist1d", "cifar10-resnet-all-pairs", Scaled(2, 1, (Arm("dense"),)), {"target": ("resnet56",)})
+    assert [e.condition for e, _ in controls._run_by(paper, control, "none")] == [{"target": "resnet56"}]
+    own = controls._on_protocol(claim, "cifar10-resnet-all-pairs", control.only)
+    wants = [w for p in claims.parts(claims.tree(own)) for o in p.operands for w in o.wants]
+    assert {(w["target"], w["level"]) for w in wants} == {("resnet56", n) for n in (3, 6, 10)} and len(wants) == 6
+    with pytest.raises(UserError, match="name another experiment"):
+        controls._on_protocol(claim, "cifar10-resnet-all-pairs", {"target": ("resnet20",)})
 
 
 def test_a_control_is_judged_by_the_tests_of_its_own_network_alone():

@@ -15,6 +15,7 @@ from ltcore.errors import UsageError
 from ltcore.models import MODELS, draw_state, layer_kinds, layer_sizes, own_state, skeleton
 from ltcore.recipe import Model
 from replications.papers import load
+from tests.nets import needs_torchvision
 
 DATA = load("elastic2021")
 
@@ -209,6 +210,90 @@ def test_resnet_20_to_32_block_by_block():
     assert {n.split(".")[1] for n in plan.replicas} == {str(5 * s + j) for s in range(3) for j in (3, 4)}
 
 
+# ---- the ResNets of ImageNet: stages of different depth ---------------------------------------------------------
+RGB = (3, 16, 16)
+IMAGENET = EXAMPLES["imagenet_basic_blocks_per_stage"]
+IMAGENET_MAPS = {
+    ("resnet18", "resnet26"): ((0, 1), (0, 1, 1), (0, 1, 1, 1), (0, 1, 1)),
+    ("resnet18", "resnet34"): ((0, 1, 1), (0, 1, 1, 1), (0, 1, 1, 1, 1, 1), (0, 1, 1)),
+    ("resnet26", "resnet34"): ((0, 1, 1), (0, 1, 2, 1), (0, 1, 2, 3, 1, 2), (0, 1, 2)),
+    ("resnet26", "resnet18"): ((0, 1),) * 4,
+    ("resnet34", "resnet18"): ((0, 1),) * 4,
+    ("resnet34", "resnet26"): ((0, 1), (0, 1, 2), (0, 1, 2, 3), (0, 1, 2)),
+}
+
+
+@pytest.fixture(scope="module")
+def imagenet():
+    return {n: net("torchvision", RGB, arch=n) for n in IMAGENET}
+
+
+@needs_torchvision
+def test_resnets_of_imagenet_have_the_files_blocks_and_weights(imagenet):
+    assert {n: [len(s.units) for s in elastic.stages(m)] for n, m in imagenet.items()} == IMAGENET
+    paper = DATA.protocol("imagenet-resnet")["model"]["weights"]  # all parameters, for 1,000 classes
+    with torch.device("meta"):
+        whole = {n: skeleton(MODELS["torchvision"], Model("torchvision", options={"arch": n}), (3, 224, 224), 1000) for n in paper}
+    assert {n: sum(p.numel() for p in m.parameters()) for n, m in whole.items()} == paper
+
+
+@needs_torchvision
+@pytest.mark.parametrize(("source", "target"), IMAGENET_MAPS)
+def test_a_ticket_moves_between_the_resnets_of_imagenet_stage_by_stage(imagenet, source, target):
+    plan, state = transfer(imagenet[source], imagenet[target]), lived(imagenet[source])
+    assert plan.maps == IMAGENET_MAPS[source, target]
+    moved, mask = carry(state, plan), carry(mask_of(imagenet[source]), plan)
+    assert {n: t.shape for n, t in moved.items()} == {n: t.shape for n, t in own_state(imagenet[target]).items()}
+    for n, t in moved.items():  # found again one by one, from the maps alone
+        stage, _, rest = n.partition(".")
+        if not stage.startswith("layer"):
+            assert torch.equal(t, state[n])
+            continue
+        place, _, leaf = rest.partition(".")
+        origin = f"{stage}.{plan.maps[int(stage[-1]) - 1][int(place)]}.{leaf}"
+        assert plan.origin[n] == origin and torch.equal(t, state[origin])
+    kinds = layer_kinds(imagenet[target])
+    assert set(mask) == set(kinds) and {"layer2.0.downsample.0.weight", "fc.weight"} <= set(mask)
+
+
+@needs_torchvision
+def test_resnets_of_imagenet_there_and_back(imagenet):
+    for n, module in imagenet.items():
+        assert alike(carry(lived(module), transfer(module, module)), lived(module)), n
+    for small, large in (("resnet18", "resnet26"), ("resnet18", "resnet34"), ("resnet26", "resnet34")):
+        for order in elastic.ORDERS[: 1 if small == "resnet26" else 2]:  # of 2 and 3 normal blocks no whole number
+            there, back = transfer(imagenet[small], imagenet[large], order), transfer(imagenet[large], imagenet[small], order)
+            assert alike(carry(carry(lived(imagenet[small]), there), back), lived(imagenet[small]))
+
+
+@needs_torchvision
+def test_a_wider_or_a_bottlenecked_resnet_is_refused(imagenet):
+    for other in (net("torchvision", RGB, arch="resnet50"), net("resnet", IMAGE, depth=20, width=2)):
+        with pytest.raises(UsageError, match="along depth only"):
+            transfer(imagenet["resnet18"], other)
+
+
+def test_a_module_that_says_its_stages_can_be_stretched():
+    def row(n: int) -> torch.nn.Module:
+        module = torch.nn.Sequential(*(torch.nn.Linear(3, 3) for _ in range(n)), torch.nn.Linear(3, 2))
+        module.unit_stages = (tuple((f"{i}.",) for i in range(n)),)
+        return module
+
+    with pytest.raises(UsageError, match="'2.weight' of the target"):  # the output's name differs from depth to depth
+        transfer(row(2), row(3))
+    assert transfer(row(3), row(3)).maps == ((0, 1, 2),)
+
+
+@needs_torchvision
+def test_enlarged_images_give_what_enlarged_input_gives():
+    plain, enlarging = (net("torchvision", (3, 8, 8), arch="resnet18", **o).eval() for o in ({}, {"enlarge": 32}))
+    enlarging.load_state_dict(plain.state_dict())
+    x = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    large = torch.nn.functional.interpolate(x, (32, 32), mode="bilinear", align_corners=False)
+    with torch.no_grad():
+        assert torch.equal(enlarging(x), plain(large)) and not torch.equal(plain(x), plain(large))
+
+
 def test_vgg_13_to_19_layer_by_layer():
     small, large = pair("vgg")
     plan = transfer(small, large)
@@ -272,7 +357,8 @@ def test_a_network_by_name_changes_depth_alone():
     assert at_depth("resnet", {"depth": 20, "width": 4}, "resnet56") == {"depth": 56, "width": 4}
     assert at_depth("vgg", {"depth": 16, "width": 4}, "vgg13-3fc") == {"depth": 13, "width": 4, "linear": 3}
     assert at_depth("lenet", {"hidden": [40, 40, 20]}, "mlp-3") == {"hidden": [40, 40, 40, 20]}
-    for family, name in (("resnet", "vgg13"), ("conv", "conv2"), ("lenet", "mlp-")):
+    assert at_depth("torchvision", {"arch": "resnet18", "enlarge": 8}, "resnet26") == {"arch": "resnet26", "enlarge": 8}
+    for family, name in (("torchvision", "vgg13"), ("resnet", "vgg13"), ("conv", "conv2"), ("lenet", "mlp-")):
         with pytest.raises(UsageError, match="unknown network"):
             at_depth(family, {"hidden": [3, 2]}, name)
 

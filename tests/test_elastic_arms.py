@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 
 from ltcore import arms, kinds, masks
+from ltcore.imp import Source, Trial
 from ltcore.kinds import Job
 from ltcore.library import Library
 from ltcore.recipe import changed
@@ -85,6 +88,37 @@ def test_the_sources_ticket_is_that_of_an_experiment_on_the_source(small_data):
 def test_weights_are_moved_once_for_all_levels(small_data):
     one = trial(small_data, recipe=SHORT)
     assert arms.ett(one, 1, source="mlp-2").inputs["state"] == arms.ett(one, 3, source="mlp-2").inputs["state"]
+
+
+def test_ett_transfer_moves_along_depth_and_then_to_other_data(small_data):
+    """The source is another experiment, on other data, at this network's depth or at its own: its ticket is found there alone."""
+    shallow = changed(SHORT, {"model.options": {"hidden": [8, 8, 6]}, "rewind": "6it", "batch_size": 20})
+    there = dataclasses.replace(trial(small_data).data, name="there")
+    one = trial(small_data, recipe=SHORT)
+    one = dataclasses.replace(one, sources={"there": Source(changed(shallow, {"model.options": SHORT.model.options}), there)}, _memo={})
+    found, stage = Trial(shallow, there, one.seed), arms.ett_transfer(one, 2, source="there", network="mlp-2")
+    assert (stage.params["start"], stage.params["batch_size"], stage.params["data"]["name"]) == (6, SHORT.batch_size, one.data.name)
+    moves = {role: stage.inputs[role].stage for role in ("state", "mask")}
+    assert moves["mask"].inputs["mask"] == found.mask(2) and moves["state"].inputs["state"] == found.rewound()
+    for move in moves.values():
+        assert (move.params["op"], move.params["source"]["options"], move.params["model"]["options"]) == (
+            "elastic", {"hidden": [8, 8, 6]}, SHORT.model.options)  # fmt: skip
+
+
+def test_ett_transfer_from_its_own_data_is_ett_and_at_its_own_depth_transfer(small_data):
+    one = trial(small_data, recipe=SHORT)
+    elsewhere = dataclasses.replace(one.data, name="there")
+    one = dataclasses.replace(one, sources={"here": Source(SHORT, one.data), "there": Source(SHORT, elsewhere)}, _memo={})
+    assert arms.ett_transfer(one, 2, source="here", network="mlp-2") == arms.ett(one, 2, source="mlp-2")
+    moved, plain = arms.ett_transfer(one, 2, source="there"), arms.transfer(one, 2, source="there")
+    assert moved.params == plain.params and moved.inputs["mask"].stage.inputs["mask"] == plain.inputs["mask"]
+
+
+def test_shuffled_mask_breaks_what_travels_to_other_data_too(small_data):
+    plain, broken = (trial(small_data, recipe=changed(SHORT, {"control": c})) for c in ("none", "shuffled-mask"))
+    plain, broken = (dataclasses.replace(t, sources={"there": Source(t.recipe, dataclasses.replace(t.data, name="there"))}, _memo={}) for t in (plain, broken))
+    whole, other = (arms.ett_transfer(t, 2, source="there", network="mlp-2") for t in (plain, broken))
+    assert whole.inputs["state"] == other.inputs["state"] and other.inputs["mask"].stage.inputs["mask"] == whole.inputs["mask"]
 
 
 def test_ett_reinit_wears_the_transformed_mask_on_fresh_weights(small_data):

@@ -63,6 +63,10 @@ class Dataset:
         """Whether images stay in files and are decoded batch by batch."""
         return isinstance(self.train.x, Images)
 
+    @property
+    def device(self) -> torch.device:
+        return self.train.y.device
+
     def prepare(self, x: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
         """Network input of raw values x (..., *input_shape), on x's device; x itself is never written to."""
         out = x.to(dtype)

@@ -1,7 +1,7 @@
 """Where data sets come from: the folder $LTCORE_DATA, a download, or a stand-in that needs neither.
 
 The folder has torchvision's layout: MNIST/raw/..., FashionMNIST/raw/..., cifar-10-batches-py/..., cifar-100-python/..., train_32x32.mat (SVHN),
-imagenet/train/..., places365/train/...
+imagenet/train/..., places365/train/...; text beside it: wikitext-2/train.txt ..., multi30k/train.en ..., wmt14/train.en ...
 """
 
 import dataclasses
@@ -13,8 +13,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from ltcore.data import text_files
 from ltcore.data.cache import cache_folder
 from ltcore.data.cifar import check_cifar, read_cifar
+from ltcore.data.corpus import Corpus
 from ltcore.data.dataset import Dataset, build
 from ltcore.data.digits import digits
 from ltcore.data.download import download_once
@@ -22,10 +24,17 @@ from ltcore.data.files import FileSet, locate, missing
 from ltcore.data.folder import ImageFolders, find, read_folders, where_to_put
 from ltcore.data.idx import IDX_FILES, check_idx, read_idx
 from ltcore.data.mnist1d import mnist1d
+from ltcore.data.number_words import number_words
 from ltcore.data.photos import photos
 from ltcore.data.svhn import check_svhn, read_svhn
+from ltcore.data.text_files import TextSet
+from ltcore.data.text_sets import TEXT_SETS
+from ltcore.data.topics import topics
 from ltcore.data.variants import VARIANTS, varied
+from ltcore.data.words import OPTIONS as WORD_OPTIONS
 from ltcore.errors import DataMissingError, UsageError, UserError
+from ltcore.rl import worlds
+from ltcore.rl.worlds import WORLDS, Environment, World
 
 VARIABLE = "LTCORE_DATA"
 _log = logging.getLogger(__name__)
@@ -36,7 +45,7 @@ class Made:
     """A data set that a dependency ships or makes."""
 
     label: str
-    make: Callable[..., Dataset]
+    make: Callable[..., Dataset | Corpus]
     options: tuple[str, ...]
     sizes: tuple[int, int]  # training and test examples by default
 
@@ -46,7 +55,7 @@ def _times_255(*values: float) -> tuple[float, ...]:
     return tuple(255 * value for value in values)
 
 
-DATASETS: dict[str, FileSet | ImageFolders | Made] = {
+DATASETS: dict[str, FileSet | ImageFolders | TextSet | Made | World] = {
     "mnist": FileSet(
         label="MNIST",
         torchvision_name="MNIST",
@@ -175,26 +184,35 @@ DATASETS: dict[str, FileSet | ImageFolders | Made] = {
     "mnist1d": Made(label="MNIST-1D", make=mnist1d, options=("num_train", "num_test", "seed"), sizes=(4000, 10000)),
     "digits": Made(label="scikit-learn's digits", make=digits, options=(), sizes=(1437, 360)),
     "photos": Made(label="scikit-learn's sample photographs", make=photos, options=("size", "resize"), sizes=(64, 20)),
+    **TEXT_SETS,
+    "topics": Made(label="the Python documentation's topics", make=topics, options=WORD_OPTIONS, sizes=(59_839, 7_060)),
+    "number-words": Made(label="number words, English to German", make=number_words, options=("train", "test", "vocabulary"), sizes=(4000, 200)),
+    **WORLDS,
 }
 
 
-def load(name: str, mode: str | Path = "auto", folder: str | Path | None = None, **options: int | str) -> Dataset:
-    """The data set `name`, a key of DATASETS.
+def load(name: str, mode: str | Path = "auto", folder: str | Path | None = None, **options: int | str) -> Dataset | Corpus | Environment:
+    """The data set `name`, a key of DATASETS; of those that are environments the environment, which needs its packages and nothing else.
 
     mode: "auto" takes `folder` (default $LTCORE_DATA), else an earlier or a new download, else the stand-in, and says so in `.note`;
     "local" takes the folder or an earlier download and nothing else; any other value is a folder, and only that is looked into.
-    options go to the sets that are made (`num_train`, `num_test`, `seed` of mnist1d) or decoded (`size`, `resize` in pixels); those of
+    options go to the sets that are made (`num_train`, `num_test`, `seed` of mnist1d), to corpora (`vocabulary`, `tokens`, ...), or to sets that are decoded (`size`, `resize` in pixels); those of
     `variants.VARIANTS` (`half`, `channels`, `classes`) go to every set of tensors. What lies in an image folder has neither download nor
     stand-in, whatever the mode.
     Raises UsageError for an unknown name or option, UserError for a set that is incomplete or damaged,
     DataMissingError (one of them) where no file of it is there.
     """
+    source = named(name)
+    if isinstance(source, TextSet):
+        return _text(name, source, mode, folder, options)
     variants = {key: value for key, value in options.items() if key in VARIANTS}
     return varied(_load(name, mode, folder, {key: value for key, value in options.items() if key not in VARIANTS}), variants)
 
 
-def _load(name: str, mode: str | Path, folder: str | Path | None, options: Mapping[str, int | str]) -> Dataset:
+def _load(name: str, mode: str | Path, folder: str | Path | None, options: Mapping[str, int | str]) -> Dataset | Environment:
     source = named(name)
+    if isinstance(source, World):
+        return worlds.load(name, options)
     if isinstance(source, Made):
         return _make(name, source, options)
     if isinstance(source, ImageFolders):
@@ -208,9 +226,9 @@ def _load(name: str, mode: str | Path, folder: str | Path | None, options: Mappi
         if not absent:
             return read(name, found, kind)
         if kind == "folder" and len(absent) < len(source.files):
-            raise _not_there(source, root, absent)
+            raise _absent(source, root, absent)
     if mode != "auto":
-        raise _not_there(source, candidates[0][1], list(source.files))
+        raise _absent(source, candidates[0][1], list(source.files))
     root = downloads()
     if download_once(source, root) == "":
         return read(name, locate(source, root), "download")
@@ -220,6 +238,30 @@ def _load(name: str, mode: str | Path, folder: str | Path | None, options: Mappi
     return dataclasses.replace(stand_in, fallback_for=name, note=note)
 
 
+def _text(name: str, source: TextSet, mode: str | Path, folder: str | Path | None, options: Mapping[str, int | str]) -> Corpus:
+    """As `_load`, for a corpus in text files. What stands in takes no options: they are the wanted set's."""
+    candidates = places(mode, folder)
+    for kind, root in candidates:
+        found = text_files.locate(source, root)
+        if len(found) == len(source.files):
+            return text_files.read(name, source, found, kind, options)
+        if kind == "folder" and found:
+            raise _text_not_there(source, root, found)
+    if mode != "auto":
+        raise _text_not_there(source, candidates[0][1], {})
+    root = downloads()
+    if text_files.download_once(source, root) == "":
+        return text_files.read(name, source, text_files.locate(source, root), "download", options)
+    stand_in = load(source.fallback)
+    note = f"{source.label} not found and no download possible: using {named(source.fallback).label}"
+    _log.info("%s", note)
+    return dataclasses.replace(stand_in, fallback_for=name, note=note)
+
+
+def _text_not_there(source: TextSet, root: Path, found: Mapping[str, Path]) -> UserError:
+    return _absent(source, root, [file for file in source.files if file not in found])
+
+
 def _from_folders(name: str, source: ImageFolders, candidates: list[tuple[str, Path]], options: Mapping[str, int | str]) -> Dataset:
     base = next(filter(None, (find(source, root) for _, root in candidates)), None)
     if base is None:
@@ -227,7 +269,7 @@ def _from_folders(name: str, source: ImageFolders, candidates: list[tuple[str, P
     return read_folders(name, source, base, options)
 
 
-def named(name: str) -> FileSet | ImageFolders | Made:
+def named(name: str) -> FileSet | ImageFolders | TextSet | Made | World:
     if name not in DATASETS:
         near = difflib.get_close_matches(name, DATASETS, n=1, cutoff=0.4)
         raise UsageError(f"unknown data set {name!r}; " + (f"did you mean {near[0]!r}?" if near else f"there are {', '.join(DATASETS)}"))
@@ -286,7 +328,7 @@ def _existing(path: Path, what: str) -> Path:
     return path
 
 
-def _not_there(source: FileSet, root: Path, absent: list[str]) -> UserError:
+def _absent(source: FileSet | TextSet, root: Path, absent: list[str]) -> UserError:
     files = f"{source.folder}/{absent[0]}" + (f" and {len(absent) - 1} more" if len(absent) > 1 else "")
     kind = DataMissingError if len(absent) == len(source.files) else UserError
     return kind(f"{source.label}: {files} missing in {root}; put the files there, name their folder in {VARIABLE}, or download with --data auto")

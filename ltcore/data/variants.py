@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ltcore.data.corpus import Corpus
 from ltcore.data.dataset import Dataset, Split, fingerprint
 from ltcore.errors import UsageError
 
@@ -55,12 +56,14 @@ def classes(data: Dataset, count: Any) -> Dataset:
 VARIANTS: dict[str, Callable[[Dataset, Any], Dataset]] = {"classes": classes, "half": half, "channels": channels}
 
 
-def varied(data: Dataset, options: Mapping[str, Any]) -> Dataset:
+def varied(data: Dataset | Corpus, options: Mapping[str, Any]) -> Dataset | Corpus:
     """The set with variants applied, in the order of VARIANTS.
 
     Raises:
-        UsageError: a value that means nothing, or a set whose images stay in files.
+        UsageError: a value that means nothing, a set whose images stay in files, or a corpus.
     """
+    if options and isinstance(data, Corpus):
+        raise UsageError(f"data set {data.name} is a corpus: it has no option {', '.join(sorted(options))}")
     if options and data.decoded:
         raise UsageError(f"data set {data.name} is read from image files: it has no option {', '.join(sorted(options))}")
     for name, variant in VARIANTS.items():

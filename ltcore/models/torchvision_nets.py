@@ -1,10 +1,12 @@
 """torchvision's classifiers as a family: ``Model("torchvision", options={"arch": "resnet50"})``, without trained weights."""
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.functional import interpolate
 
 from ltcore.channels import Link
 from ltcore.data.torchvision_compat import torchvision_models
@@ -12,16 +14,18 @@ from ltcore.models.layers import image
 from ltcore.names import nearest
 
 RGB = 3
+PLANS = {"resnet26": (2, 3, 4, 3)}  # basic blocks a stage, of ResNets that torchvision does not name (official code of Chen et al. 2021)
 
 
-def torchvision_net(input_shape: Sequence[int], classes: int, arch: str = "resnet50", **options: Any) -> nn.Module:
-    """A net of ``torchvision.models``; projections of its shortcuts (``downsample``) are of kind ``shortcut``.
+def torchvision_net(input_shape: Sequence[int], classes: int, arch: str = "resnet50", enlarge: int = 0, **options: Any) -> nn.Module:
+    """A net of ``torchvision.models``, or ResNet-26; projections of its shortcuts (``downsample``) are of kind ``shortcut``.
 
     Weights are never downloaded. For images of other than 3 channels the first convolution is replaced by one for as many.
 
     Args:
         input_shape: (channels, height, width). classes: number of outputs.
-        arch: a name of ``torchvision.models.list_models(module=torchvision.models)``.
+        arch: a name of ``torchvision.models.list_models(module=torchvision.models)``, or ``resnet26``.
+        enlarge: height and width to which images are interpolated (bilinear) before the first layer; 0 leaves them as they are.
         options: passed on to the net's builder, such as ``width_per_group``.
 
     Raises:
@@ -29,10 +33,13 @@ def torchvision_net(input_shape: Sequence[int], classes: int, arch: str = "resne
         ValueError: no classifier of that name, inputs that are not images, or a net with auxiliary outputs (``aux_logits``).
     """
     models, channels = torchvision_models(), image(input_shape)[0]
-    known = models.list_models(module=models)
+    known = [*models.list_models(module=models), *PLANS]
     if arch not in known:
         raise ValueError(f"torchvision has no classifier {arch!r}{nearest(str(arch), known)}")
-    net = models.get_model(arch, weights=None, num_classes=classes, **options)
+    if arch in PLANS:
+        net = models.ResNet(models.resnet.BasicBlock, list(PLANS[arch]), num_classes=classes, **options)
+    else:
+        net = models.get_model(arch, weights=None, num_classes=classes, **options)
     if getattr(net, "aux_logits", False):
         raise ValueError(f"{arch} has auxiliary outputs, which no loss here reads; add the option aux_logits: false")
     if channels != RGB:
@@ -40,8 +47,21 @@ def torchvision_net(input_shape: Sequence[int], classes: int, arch: str = "resne
     projections = [name for name, m in net.named_modules() if ".downsample." in name and isinstance(m, nn.Conv2d)]
     net.layer_kinds = {f"{name}.weight": "shortcut" for name in projections}
     if isinstance(net, models.ResNet):
-        net.channel_links = _resnet_links(net)
+        net.channel_links, net.unit_stages = _resnet_links(net), _resnet_stages(net)
+    if enlarge:
+        net.register_forward_pre_hook(functools.partial(_enlarged, enlarge))
     return net
+
+
+def _enlarged(size: int, net: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Images (N, C, H, W) as (N, C, size, size)."""
+    return (interpolate(inputs[0], (size, size), mode="bilinear", align_corners=False), *inputs[1:])
+
+
+def _resnet_stages(net: nn.Module) -> tuple[tuple[tuple[str, ...], ...], ...]:
+    """Residual blocks stage by stage, as ``ltcore.elastic`` moves them."""
+    layers = (f"layer{i}" for i in range(1, 5))
+    return tuple(tuple((f"{layer}.{i}.",) for i in range(len(net.get_submodule(layer)))) for layer in layers)
 
 
 def _resnet_links(net: nn.Module) -> dict[str, Link]:

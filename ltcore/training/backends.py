@@ -1,14 +1,15 @@
 """Ways to the gradients of R copies of one module, behind one contract.
 
 ``grads(batch) -> losses (R,), {name: (R, …)}`` at the back end's own stacked ``params`` and ``buffers``, which the optimiser changes in place;
-``forward(x)`` evaluates all copies. ``Loop`` runs copy after copy on views of the stack, each as it would run alone: the default on CPU,
+``forward(x)`` evaluates all copies. Inputs are one tensor (R, …), or a tuple of them for a module that takes several; a module that gives
+(output, memory) has its memory, a tuple of tensors, left in ``carried`` for the caller to hand on. ``Loop`` runs copy after copy on views of the stack, each as it would run alone: the default on CPU,
 and for modules that vmap refuses. ``Vmap`` stacks any ``nn.Module`` with ``torch.func`` without a line from its author: the default on GPU.
 ``Chain`` is ``Loop`` for plain LeNets on CPU: the same numbers bit for bit, without autograd's graph.
 """
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +19,7 @@ from ltcore.training import chain, supervised
 
 LossFn = Callable[[Tensor, Tensor], Tensor]  # (outputs of one copy, targets) -> scalar
 Stack = dict[str, Tensor]  # name -> (R, …)
+Inputs = Tensor | tuple[Tensor, ...]  # (R, …) each
 
 
 class Loop:
@@ -36,27 +38,47 @@ class Loop:
         self.layout = getattr(module, "memory_format", torch.preserve_format) if device.type == "cpu" else torch.preserve_format
         many = self.replicates > 1
         self.stacked = {n: torch.empty_like(p) for n, p in params.items()} if many else {}
+        self.carried: tuple[Tensor, ...] = ()
 
-    def grads(self, x: Tensor, y: Tensor) -> tuple[Tensor, Stack]:
+    def grads(self, x: Inputs, y: Tensor) -> tuple[Tensor, Stack]:
         """x (R, B, …), y (R, B)."""
-        losses = []
+        losses, memories = [], []
         for r, (module, leaves) in enumerate(zip(self.modules, self.leaves)):
-            loss = self.loss(module(x[r].to(memory_format=self.layout)), y[r])
+            out, memory = _parted(self._call(module, x, r))
+            memories.append(memory)
+            loss = self.loss(out, y[r])
             found = torch.autograd.grad(loss, leaves, materialize_grads=True)
             losses.append(loss.detach())
             if not self.stacked:
+                self.carried = tuple(m.detach()[None] for m in memory)
                 return loss.detach()[None], {n: g.contiguous()[None] for n, g in zip(self.params, found)}
             for g, n in zip(found, self.params):
                 self.stacked[n][r].copy_(g)
+        self.carried = _stacked(memories)
         return torch.stack(losses), self.stacked
 
     @torch.no_grad()
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Inputs) -> Tensor:
         """Outputs of every copy in evaluation mode, x (R, B, …)."""
-        out = torch.stack([module.eval()(x[r].to(memory_format=self.layout)) for r, module in enumerate(self.modules)])
+        outs, memories = zip(*(_parted(self._call(module.eval(), x, r)) for r, module in enumerate(self.modules)))
         for module in self.modules:
             module.train()
-        return out
+        self.carried = _stacked(memories)
+        return torch.stack(outs)
+
+    def _call(self, module: nn.Module, x: Inputs, r: int) -> Tensor | tuple[Tensor, tuple[Tensor, ...]]:
+        if isinstance(x, Tensor):
+            return module(x[r].to(memory_format=self.layout))
+        return module(*(t[r] for t in x))
+
+
+def _parted(out: Tensor | tuple[Tensor, tuple[Tensor, ...]]) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """A module's output and its memory, of which most have none."""
+    return out if isinstance(out, tuple) else (out, ())
+
+
+def _stacked(memories: Sequence[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+    return tuple(torch.stack([m.detach() for m in each]) for each in zip(*memories))
 
 
 class Chain(Loop):
@@ -88,36 +110,44 @@ class Vmap:
         self.body = copy.deepcopy(module).to(next(iter(params.values())).device)
         body = self.body
 
-        def one(p: Stack, b: Stack, x: Tensor, y: Tensor) -> tuple[Tensor, Stack]:
+        def one(p: Stack, b: Stack, x: Inputs, y: Tensor) -> tuple[Tensor, tuple[Stack, tuple[Tensor, ...]]]:
             b = {n: t.clone() for n, t in b.items()}
-            return loss(functional_call(body, (p, b), (x,)), y), b
+            out, memory = _parted(functional_call(body, (p, b), _arguments(x)))
+            return loss(out, y), (b, memory)
 
         self._grads = vmap(grad_and_value(one, has_aux=True), randomness="different")
+        self.carried: tuple[Tensor, ...] = ()
 
-    def grads(self, x: Tensor, y: Tensor) -> tuple[Tensor, Stack]:
+    def grads(self, x: Inputs, y: Tensor) -> tuple[Tensor, Stack]:
         """x (R, B, …), y (R, B)."""
-        grads, (losses, buffers) = self._grads(self.params, self.buffers, x, y)
+        grads, (losses, (buffers, memory)) = self._grads(self.params, self.buffers, x, y)
+        self.carried = tuple(m.detach() for m in memory)
         for n, b in buffers.items():
             self.buffers[n].copy_(b)
         return losses.detach(), {n: g.contiguous() for n, g in grads.items()}  # as the weights and the optimiser's state are
 
     @torch.no_grad()
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Inputs) -> Tensor:
         """Outputs of every copy in evaluation mode, x (R, B, …)."""
         self.body.eval()
-        out = vmap(lambda p, b, x: functional_call(self.body, (p, b), (x,)))(self.params, self.buffers, x)
+        out, self.carried = vmap(lambda p, b, x: _parted(functional_call(self.body, (p, b), _arguments(x))))(self.params, self.buffers, x)
         self.body.train()
         return out
+
+
+def _arguments(x: Inputs) -> tuple[Tensor, ...]:
+    return (x,) if isinstance(x, Tensor) else x
 
 
 BACKENDS = {"loop": Loop, "chain": Chain, "vmap": Vmap}
 
 
-def choose(module: nn.Module, params: Stack, buffers: Stack, loss: LossFn, x: Tensor, y: Tensor, wanted: str | None = None) -> Loop | Vmap:
+def choose(module: nn.Module, params: Stack, buffers: Stack, loss: LossFn, x: Inputs, y: Tensor, wanted: str | None = None) -> Loop | Vmap:
     """The back end asked for; else vmap for a stack on a GPU, where a probe shows that the module allows it; else copy after copy."""
     if wanted is None:
-        stack = x.device.type != "cpu" and x.shape[0] > 1
-        wanted = "vmap" if stack and _vmap_takes(module, params, buffers, loss, x, y) else _one_by_one(module, params, loss, x)
+        first = _arguments(x)[0]
+        stack = first.device.type != "cpu" and first.shape[0] > 1
+        wanted = "vmap" if stack and _vmap_takes(module, params, buffers, loss, x, y) else _one_by_one(module, params, loss, first)
     return BACKENDS[wanted](module, params, buffers, loss)
 
 
@@ -127,7 +157,7 @@ def _one_by_one(module: nn.Module, params: Stack, loss: LossFn, x: Tensor) -> st
     return "chain" if chained else "loop"
 
 
-def _vmap_takes(module: nn.Module, params: Stack, buffers: Stack, loss: LossFn, x: Tensor, y: Tensor) -> bool:
+def _vmap_takes(module: nn.Module, params: Stack, buffers: Stack, loss: LossFn, x: Inputs, y: Tensor) -> bool:
     """vmap refuses data-dependent branches, boolean indexing and parametrizations with a RuntimeError."""
     try:
         probe = Vmap(module, params, {n: b.clone() for n, b in buffers.items()}, loss)
@@ -138,6 +168,11 @@ def _vmap_takes(module: nn.Module, params: Stack, buffers: Stack, loss: LossFn, 
             raise
         return False
     return True
+
+
+def alone(module: nn.Module, params: Stack, buffers: Stack, r: int) -> nn.Module:
+    """A module of its own, in evaluation mode, with the weights of row r as they are now and will be."""
+    return bind(copy.deepcopy(module).to(next(iter(params.values())).device), params, buffers, r).eval()
 
 
 def bind(module: nn.Module, params: Stack, buffers: Stack, r: int) -> nn.Module:

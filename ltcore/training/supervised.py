@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ from ltcore import seeds
 from ltcore.data import Dataset, split
 from ltcore.data.augment import crop_draws, crop_flip
 from ltcore.data.images import Decoding
+from ltcore.training.goal import Goal
 
 AHEAD = 2  # batches that are decoded while one is trained on
 DECODED_CHUNK = 128  # examples an evaluation pass of images of ImageNet's size: 0.8 GB of ResNet-50's activations
@@ -58,6 +59,7 @@ class Batches:
         self._orders: dict[int, Tensor] = {}
         self._coming: dict[int, tuple[Tensor, Decoding]] = {}  # iteration -> its index, and its images on their way
         self._val: tuple[Tensor, Tensor] | None = None
+        self.facts: dict[str, Any] = {}  # what evaluations have to say beside numbers
 
     def index(self, t: int) -> Tensor:
         """Which examples make up batch t, (R, B); one permutation per (seed, epoch), the remainder of an epoch dropped."""
@@ -68,6 +70,19 @@ class Batches:
             kept = {e: order for e, order in self._orders.items() if abs(e - epoch) == 1}  # looking ahead, two epochs take turns
             self._orders = kept | {epoch: self.train_index.gather(1, orders).to(self.device)}
         return self._orders[epoch][:, place * self.batch_size : (place + 1) * self.batch_size]
+
+    @property
+    def captured(self) -> bool:
+        """Whether a step can be recorded once and replayed; no graph decodes files, and such steps are long enough to launch one by one."""
+        return not self.data.decoded
+
+    def memory(self, module: Any) -> tuple[Tensor, ...]:
+        """What goes from step to step beside weights: nothing."""
+        return ()
+
+    def example(self, index: Tensor) -> tuple[Tensor, Tensor]:
+        """A first batch for the choice of a back end; of images in files two are enough for that."""
+        return self.fetch(index[:, :2] if self.data.decoded else index)
 
     def fetch(self, index: Tensor) -> tuple[Tensor, Tensor]:
         """Inputs (R, B, …) and labels (R, B) of training examples (R, B), as they are."""
@@ -141,3 +156,27 @@ def _labels(y: Tensor, streams: Streams) -> Tensor:
     if streams.labels is None:
         return y
     return y[torch.randperm(len(y), generator=seeds.stream(*streams.labels)).to(y.device)]
+
+
+# ---- as a task of the loop -----------------------------------------------------------------------------------
+def goal(options: Mapping[str, Any]) -> Goal:
+    """Classification."""
+    return Goal(_batches, loss, _columns, ("loss", "accuracy_pct"), failure)
+
+
+def _batches(data: Dataset, segment: Any, streams: Sequence[Streams], dtype: torch.dtype) -> Batches:
+    return Batches(data, segment.val, segment.batch_size, streams, dtype, segment.augment, segment.stop)
+
+
+def _columns(backend: Any, batches: Batches, part: str, module: Any) -> Tensor:
+    return torch.stack(evaluate(backend, batches, part), dim=1)
+
+
+def failure(metrics: Mapping[str, Mapping[str, float]], batches: Batches) -> str:
+    """Why this trial does not count: its loss is not a number at the end, or its accuracy lies within 3 sd of guessing."""
+    if not all(math.isfinite(v) for m in metrics.values() for v in m.values()):
+        return "diverged"
+    part = "val" if batches.size("val") else "test"
+    chance, n = 1 / batches.data.classes, batches.size(part)
+    best = max((m[f"{part}_accuracy_pct"] for m in metrics.values() if f"{part}_accuracy_pct" in m), default=100.0)
+    return "stayed at chance" if best <= 100 * (chance + 3 * math.sqrt(chance * (1 - chance) / n)) else ""

@@ -1,0 +1,1 @@
+"""Control tasks: environments, advantages, actor-critic networks as stacks, and the loop that trains them."""

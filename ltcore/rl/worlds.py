@@ -1,0 +1,138 @@
+"""Named environments in the part that data sets play elsewhere: what is trained on, with its shapes, fingerprint and source."""
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import importlib.util
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from ltcore.errors import PackageMissingError, UsageError
+
+if TYPE_CHECKING:
+    import torch
+
+    from ltcore.rl.environments import Copies
+
+ENDLESS = range(2**31 - 1)  # an environment has no number of examples
+
+
+@dataclass(frozen=True)
+class World:
+    """An environment as it is registered.
+
+    Args:
+        maker: key of ``environments.MAKERS``. options: its arguments, which an experiment may change.
+        needs: modules that must be there -> how to get them.
+        random, solved: mean return of random play and of play that counts as solved (a game: of a human), and ``sources`` of the two.
+        episode_steps: length of an episode that ``plan`` reckons with.
+    """
+
+    label: str
+    maker: str
+    input_shape: tuple[int, ...]
+    actions: int
+    random: float
+    solved: float
+    source: str
+    episode_steps: int
+    options: Mapping[str, Any] = field(default_factory=dict)
+    needs: Mapping[str, str] = field(default_factory=dict)
+    version: int = 1  # raised where the same name would give other numbers
+
+
+@dataclass(frozen=True, eq=False)
+class Environment:
+    """A world with its options, as plans and training stages take it."""
+
+    name: str
+    world: World
+    options: Mapping[str, Any]
+    device: torch.device | str = "cpu"
+    train: range = ENDLESS
+    test: tuple[()] = ()
+    fallback_for: str | None = None
+    note: str = ""
+    decoded: bool = False
+
+    @property
+    def fingerprint(self) -> str:
+        w = self.world
+        said = [w.label, w.maker, w.version, sorted(self.options.items())]
+        return hashlib.sha256(json.dumps(said).encode()).hexdigest()
+
+    @property
+    def source(self) -> str:
+        return f"environment {self.world.label}"
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        return self.world.input_shape
+
+    @property
+    def classes(self) -> int:
+        return self.world.actions
+
+    def to(self, device: torch.device | str) -> Environment:
+        return dataclasses.replace(self, device=device)
+
+    def make(self, n: int, seed: int) -> Copies:
+        """n copies that draw from ``seed`` alone."""
+        import torch
+
+        from ltcore.rl import environments
+
+        threads = {"threads": torch.get_num_threads()} if self.world.maker == "atari" else {}  # which change no number
+        return environments.MAKERS[self.world.maker](n, seed, **self.options, **threads)
+
+
+def load(name: str, options: Mapping[str, Any] | None = None) -> Environment:
+    """The environment of that name.
+
+    Raises:
+        PackageMissingError: a package that it needs is not installed. UsageError: an option that it does not take.
+    """
+    world = WORLDS[name]
+    if why := lacking(world):
+        raise PackageMissingError(why)
+    unknown = sorted(set(options or {}) - set(world.options))
+    if unknown:
+        raise UsageError(f"environment {name} has no option {unknown[0]!r}; it takes {', '.join(world.options) or 'none'}")
+    return Environment(name, world, {**world.options, **(options or {})})
+
+
+def lacking(world: World) -> str:
+    """What it needs and is not installed, and how to get it, in one line; or nothing."""
+    for module, how in world.needs.items():
+        if importlib.util.find_spec(module) is None:
+            return f"environment {world.label} needs the package {module}: {how}"
+    return ""
+
+
+GYMNASIUM = {"gymnasium": "pip install gymnasium"}
+BOX2D = {**GYMNASIUM, "Box2D": "pip install 'gymnasium[box2d]'"}
+ALE = {**GYMNASIUM, "ale_py": "pip install ale-py"}
+REGISTRY = "random: ours, 1,000 episodes; solved: reward_threshold of gymnasium's registry"
+HUMAN = "Atari, random and human play: the scores that human-normalised results are reckoned from (dqn_zoo, atari_data.py); their games start otherwise than ours"
+
+
+def _game(label: str, rom: str, actions: int, random: float, human: float) -> World:
+    return World(f"Atari {label}", "atari", (4, 84, 84), actions, random, human, HUMAN, 1000, {"game": rom, "max_frames": 108_000}, ALE)
+
+
+WORLDS: dict[str, World] = {
+    "cartpole-v0": World("CartPole-v0", "cartpole", (4,), 2, 21.9, 195.0, REGISTRY, 150, {"max_steps": 200}, GYMNASIUM),
+    "acrobot-v1": World("Acrobot-v1", "acrobot", (6,), 3, -499.0, -100.0, REGISTRY, 150, {"max_steps": 500}),
+    "lunarlander-v3": World("LunarLander-v3", "gymnasium", (8,), 4, -189.1, 200.0, REGISTRY, 300, {"spec": "LunarLander-v3"}, BOX2D),
+    "atari-assault": _game("Assault", "assault", 7, 222.4, 742.0),
+    "atari-berzerk": _game("Berzerk", "berzerk", 18, 123.7, 2630.4),
+    "atari-breakout": _game("Breakout", "breakout", 4, 1.7, 30.5),
+    "atari-centipede": _game("Centipede", "centipede", 18, 2090.9, 12017.0),
+    "atari-kangaroo": _game("Kangaroo", "kangaroo", 18, 52.0, 3035.0),
+    "atari-krull": _game("Krull", "krull", 18, 1598.0, 2665.5),
+    "atari-qbert": _game("Qbert", "qbert", 6, 163.9, 13455.0),
+    "atari-seaquest": _game("Seaquest", "seaquest", 18, 68.4, 42054.7),
+    "atari-spaceinvaders": _game("SpaceInvaders", "space_invaders", 6, 148.0, 1668.7),
+}
