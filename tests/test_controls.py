@@ -13,7 +13,7 @@ from bench import claims, controls
 from bench.measurement import Measurement
 from bench.store import Store
 from ltcore.errors import UserError
-from ltcore.training import loop
+from ltcore.training import supervised
 from replications import papers, registry
 from replications.schema import Arm, Control, Scaled
 
@@ -84,7 +84,7 @@ def test_of_a_broken_pipeline_networks_at_chance_count_and_diverged_ones_do_not(
     assert controls._at_chance_too(dataclasses.replace(at, failed="diverged")).failed == "diverged"
     untrained = {"val_accuracy_pct": 9.0, "test_accuracy_pct": 10.2}
     sizes = types.SimpleNamespace(size=lambda part: 10_000, data=types.SimpleNamespace(classes=10))
-    assert loop._failure({"end": untrained}, sizes) == controls.AT_CHANCE
+    assert supervised.failure({"end": untrained}, sizes) == controls.AT_CHANCE
 
 
 def test_a_control_may_be_narrowed_to_the_network_that_it_runs():
