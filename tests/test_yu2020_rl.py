@@ -7,6 +7,7 @@ import json
 import pytest
 
 from bench import plan
+from bench.catalogue import card, render_card
 from bench.estimate import _steps
 from bench.flags import Flags
 from bench.joins import Join
@@ -114,6 +115,11 @@ def test_a_one_shot_ticket_is_pruned_from_the_dense_nets_scores_alone():
     masks = [ARMS["one-shot-level"](trial, level).inputs["mask"].stage for level in (1, 3)]
     assert masks[1].inputs["scores"] == masks[0].inputs["scores"] and masks[1].inputs["mask"].stage.inputs["mask"].stage == masks[0]
     assert masks[0].inputs["scores"].stage.inputs["weights"].stage == trial.ticket(0)
+
+
+def test_the_protocol_card_can_be_printed():
+    text = render_card(card("yu2020", "quick"))
+    assert "RL: networks" in text and "1,600 inputs" in text
 
 
 def test_a_missing_package_is_said_once_and_the_rest_goes_on(monkeypatch):
