@@ -8,7 +8,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-LIBRARIES = ("torch", "torchvision", "pillow", "numpy", "safetensors", "mnist1d", "scikit-learn", "gymnasium", "box2d", "ale-py")
+LIBRARIES = ("torch", "torchvision", "pillow", "numpy", "safetensors", "mnist1d", "scikit-learn", "gymnasium", "box2d", "ale-py",
+             "tokenizers", "sacrebleu", "num2words")  # fmt: skip
 
 
 @functools.cache
