@@ -13,7 +13,6 @@ from ltcore.errors import UsageError
 from ltcore.jobs import Value
 from ltcore.recipe import Recipe
 from ltcore.rl import a2c
-from ltcore.rl.worlds import WORLDS
 from ltcore.training import language, loop, translation
 from ltcore.training.loop import Trained
 
@@ -63,14 +62,14 @@ def played(trained: Trained, params: Mapping[str, Any]) -> list[Value]:
 
 def _in_environment(recipe: Recipe, data: Any, n_train: int) -> None:
     a2c.settings(recipe.task.options, recipe.batch_size)
-    if data.name not in WORLDS:
+    if not data.played:
         raise UsageError(f"task a2c needs an environment, such as cartpole-v0; {data.name} is a data set")
     if recipe.data.val or recipe.data.labels != "true" or recipe.data.augment != "none" or recipe.control == "shuffled-labels":
         raise UsageError("task a2c knows no validation examples, nor labels that could be shuffled, nor augmentation")
 
 
 def _divided(recipe: Recipe, data: Any, n_train: int) -> None:
-    if data.name in WORLDS:
+    if data.played:
         raise UsageError(f"{data.name} is an environment: nothing to classify, name task a2c")
     if tuple(data.input_shape) == ():
         raise UsageError(f"{data.name} is a corpus: nothing to classify, name a task such as language-model")
