@@ -5,7 +5,7 @@ import dataclasses
 import hashlib
 import importlib.util
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -24,20 +24,21 @@ class World:
     """An environment as it is registered.
 
     Args:
-        maker: key of ``environments.MAKERS``. options: its arguments, which an experiment may change.
+        maker: key of ``environments.MAKERS``, or a function (n, seed, **options) -> ``environments.Copies``. options: its arguments, which an
+            experiment may change.
         needs: modules that must be there -> how to get them.
         random, solved: mean return of random play and of play that counts as solved (a game: of a human), and ``sources`` of the two.
         episode_steps: length of an episode that ``plan`` reckons with.
     """
 
     label: str
-    maker: str
+    maker: str | Callable[..., Copies]
     input_shape: tuple[int, ...]
     actions: int
-    random: float
-    solved: float
-    source: str
-    episode_steps: int
+    random: float | None = None
+    solved: float | None = None
+    source: str = ""
+    episode_steps: int = 200
     options: Mapping[str, Any] = field(default_factory=dict)
     needs: Mapping[str, str] = field(default_factory=dict)
     version: int = 1  # raised where the same name would give other numbers
@@ -60,7 +61,7 @@ class Environment:
     @property
     def fingerprint(self) -> str:
         w = self.world
-        said = [w.label, w.maker, w.version, sorted(self.options.items())]
+        said = [w.label, w.maker if isinstance(w.maker, str) else w.maker.__qualname__, w.version, sorted(self.options.items())]
         return hashlib.sha256(json.dumps(said).encode()).hexdigest()
 
     @property
@@ -84,8 +85,9 @@ class Environment:
 
         from ltcore.rl import environments
 
-        threads = {"threads": torch.get_num_threads()} if self.world.maker == "atari" else {}  # which change no number
-        return environments.MAKERS[self.world.maker](n, seed, **self.options, **threads)
+        maker = self.world.maker
+        threads = {"threads": torch.get_num_threads()} if maker == "atari" else {}  # which change no number
+        return (environments.MAKERS[maker] if isinstance(maker, str) else maker)(n, seed, **self.options, **threads)
 
 
 def load(name: str, options: Mapping[str, Any] | None = None) -> Environment:
