@@ -88,7 +88,7 @@ SMALL = changed(BASE, {
     "length": "4000it", "rewind": "200it", "evaluate": Evaluate(500, ("end",)),
     "task.options": {"label_smoothing": 0.1, "beam": 4, "length_penalty": 0.6, "average": 5, "average_every_it": 100},
 })  # fmt: skip
-SMALL_NOTE = "miniature: Transformer of width 256, 3 + 3 layers, on Multi30k with 8,000 pieces, rewound to iteration 200"
+SMALL_NOTE = "miniature: Transformer of width 128, 4 + 4 layers, on Multi30k with 8,000 pieces, rewound to iteration 200"
 SMALL_ARMS = (DENSE, _ticket(3, 5, 8), _random(3, 5, 8), _one_shot(5, 8), _unpermuted(3, 5, 8))
 
 NEEDS_GPU = "needs a GPU: 50,000 updates of 28,672 tokens are 4e17 operations for base"
