@@ -75,12 +75,13 @@ SMOKE_LAYERS = Scaled(1, 1, (_ticket(1),), TINY_TRANSFORMER)
 # ---- quick: the LSTM small enough for two cores -----------------------------------------------------------------
 QUICK_LSTM: Mapping[str, Any] = {
     "data.options": {"vocabulary": 10_000, "tokens": 200_000, "held_out": 30_000}, "data.val": 0,
-    "model.options": {"embedding": 128, "hidden": 128, "layers": 2, "dropout": 0.2}, "optimizer.lr": 0.01, "optimizer.eps": 1e-8,
-    "batch_size": 10, "length": "240it", "rewind": "24it", "evaluate.every_it": 1000,
+    "model.options": {"embedding": 128, "hidden": 128, "layers": 2, "dropout": 0.2}, "optimizer.lr": 0.03,
+    "batch_size": 5, "task.options.bptt": 40, "length": "500it", "rewind": "50it", "evaluate.every_it": 1000,
 }  # fmt: skip
-QUICK_NOTE = "miniature: LSTM of 128 units, 10,000 words, 200,000 tokens of WikiText-2, 240 iterations of 500 tokens, rewound to 24"
-QUICK = Scaled(TRIALS, 7, (DENSE, _ticket(1, 4, 7), _random(1, 4, 7), _unpermuted(7), _ticket(*range(1, 8))), QUICK_LSTM, note=QUICK_NOTE)
-QUICK_ZERO = Scaled(TRIALS, 2, (_ticket(2),), {**QUICK_LSTM, "rewind": "0it"}, note=QUICK_NOTE)
+QUICK_NOTE = "miniature: LSTM of 128 units, 10,000 words, 200,000 tokens of WikiText-2, 500 iterations of 200 tokens, rewound to 50, 30,000 tokens of the test set"
+QUICK_ARMS = (DENSE, _ticket(1, 4, 7), _random(1, 4, 7), _one_shot(8), _random(8), _unpermuted(7), _ticket(*range(1, 8)))
+QUICK = Scaled(TRIALS, 8, QUICK_ARMS, QUICK_LSTM, note=QUICK_NOTE)
+QUICK_ZERO = Scaled(TRIALS, 6, (_ticket(2, 6),), {**QUICK_LSTM, "rewind": "0it"}, default=False, note=QUICK_NOTE.replace("to 50", "to 0"))
 
 # ---- Multi30k: the real corpus that a small machine can train on; not in the paper ------------------------------
 SMALL = changed(BASE, {
@@ -147,8 +148,8 @@ SETTINGS = (
 DEVIATIONS = (
     Deviation("NLP: BLEU", "case-sensitive tokenised (multi-bleu)", "sacrebleu, 13a tokenisation of plain text", "it can be repeated anywhere; the two differ by some tenths of BLEU"),
     Deviation("NLP: WMT'14", "preprocessed set of Vaswani et al., 4.5 M pairs", "4,508,785 raw pairs of the hub's wmt14, pieces of 32,768", "the preprocessed archive is no longer offered by datasets"),
-    Deviation("NLP: quick LSTM", "650 units, 33,278 words, 2 M tokens, 10 epochs, Adam eps 1e-3", "128 units, 10,000 words, 200,000 tokens, 240 iterations, lr 1e-2, eps 1e-8, dropout 0.2",
-              "two cores; with eps 1e-3 so short a run learns next to nothing"),
+    Deviation("NLP: quick LSTM", "650 units, 33,278 words, 2 M tokens, 10 epochs, Adam eps 1e-3", "128 units, 10,000 words, 200,000 tokens, 500 iterations of 5 x 40 tokens, lr 3e-2, dropout 0.2",
+              "two cores; of the rates tried on the dense net 3e-2 learned most in so few iterations"),
     Deviation("NLP: Multi30k", "WMT'14", "a small Transformer on Multi30k, by name only", "WMT'14 can't be trained on a small machine; its BLEU stands for itself"),
 )  # fmt: skip
 
