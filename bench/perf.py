@@ -19,7 +19,7 @@ from bench import contenders
 from bench.threads import threads
 from bench.verbs import device_of, workers
 
-LENET = "lenet"
+LENET, A2C = "lenet", "a2c"
 TURN_S = 0.2  # long beside a step, short beside the machine's drift
 LOADERS = [(workers, normalize) for normalize in (True, False) for workers in (0, 2)]
 STACKS = (1, 16, 64, 128, 256)
@@ -35,6 +35,10 @@ def run(seconds: float, device: str, as_json: bool, model: str = LENET) -> None:
     device = device_of(device)
     if model == LENET:
         figures, text = measure(seconds, device), render
+    elif model == A2C:
+        from bench import perf_control
+
+        figures, text = perf_control.measure(seconds, device), perf_control.render
     else:
         from bench import perf_conv
 

@@ -63,6 +63,20 @@ def _value(metric: str, at: str | None, layer: Any, members: Group) -> dict[str,
     return {"metric": metric, "at": at, **named, "mean": statistics.fmean(trials), "sd": spread, "n": len(trials), "censored": censored}
 
 
+# Columns of the table of arms: (heading, width, metric, at); those of classification stand together, of others only what was measured.
+CLASSIFIED = (("test accuracy at early stop, %", 18, "test_accuracy_pct", "early-stop"), ("early stop, iteration", 16, "early_stop_it", None),
+              ("test accuracy at end, %", 18, "test_accuracy_pct", "end"))
+SCORED = (("log perplexity at end", 18, "log_perplexity", "end"), ("BLEU at end", 14, "bleu", "end"), ("episode return at end", 18, "episode_return", "end"))
+Column = tuple[str, int, str, str | None]
+
+
+def columns(entries: Iterable[Mapping[str, Any]]) -> tuple[Column, ...]:
+    """Those columns that some arm has a value for; classification's where there are none."""
+    measured = {(v["metric"], v["at"]) for e in entries for v in e["values"]}
+    scored = tuple(c for c in SCORED if c[2:] in measured)
+    return (*(CLASSIFIED if not scored or measured & {c[2:] for c in CLASSIFIED} else ()), *scored)
+
+
 def find(entry: Mapping[str, Any], metric: str, at: str | None) -> Mapping[str, Any] | None:
     """One value of an entry."""
     return next((v for v in entry["values"] if (v["metric"], v["at"]) == (metric, at)), None)

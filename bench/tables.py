@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bench.summary import find
+from bench.summary import columns, find
 
 SIGNIFICANCE_NOTE = "5 % a claim, not corrected across claims"
 RELATIONS = {">": "> ", ">=": "≥ ", "<": "< ", "<=": "≤ ", "up-to": "up to ", "about": "≈ ", "=": ""}
@@ -246,17 +246,16 @@ def _telling(entry: Mapping[str, Any], among: Iterable[Mapping[str, Any]]) -> di
     return {k: v for k, v in entry["setting"].items() if any(o.get(k) != v for o in others)}
 
 
-ARM_COLUMNS = (("test_accuracy_pct", "early-stop"), ("early_stop_it", None), ("test_accuracy_pct", "end"))
-
-
 def arm_section(comparison: Mapping[str, Any]) -> Section:
-    """One line an arm and level, published or a user's own: accuracies, early stopping and the measured density."""
-    lines = [(e["protocol"], (what(e["condition"]), _whole(e["density"]), str(e["n"]), *(_summary(e, *c) for c in ARM_COLUMNS), "; ".join(e["failed"])), "not-compared")
-             for e in comparison.get("arms") or [] if _trained(e)]
+    """One line an arm and level, published or a user's own: scores, early stopping and the measured density."""
+    entries = [e for e in comparison.get("arms") or [] if _trained(e)]
+    heads, widths, *read = zip(*columns(entries))
+    lines = [(e["protocol"], (what(e["condition"]), _whole(e["density"]), str(e["n"]), *(_summary(e, *c) for c in zip(*read)), "; ".join(e["failed"])), "not-compared")
+             for e in entries]
     body, classes = _grouped(lines)
-    censored = "; * in some trial the minimum lies at the last evaluation (censored)" if any("*" in cells[4] for cells in body) else ""
-    return Section("All arms", ("arm", "weights kept, %", "n", "test accuracy at early stop, %", "early stop, iteration", "test accuracy at end, %", "left out"),
-                   (36, 8, 3, 18, 16, 18, 12), body, classes, (f"mean ± sd over trials{censored}",) if body else ())
+    censored = "; * in some trial the minimum lies at the last evaluation (censored)" if any("*" in cell for cells in body for cell in cells[3:-1]) else ""
+    return Section("All arms", ("arm", "weights kept, %", "n", *heads, "left out"), (36, 8, 3, *widths, 12), body, classes,
+                   (f"mean ± sd over trials{censored}",) if body else ())
 
 
 def network_section(comparison: Mapping[str, Any]) -> Section:

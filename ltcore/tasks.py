@@ -13,6 +13,7 @@ from ltcore.errors import UsageError
 from ltcore.jobs import Value
 from ltcore.recipe import Recipe
 from ltcore.rl import a2c
+from ltcore.rl.worlds import WORLDS
 from ltcore.training import language, loop, translation
 from ltcore.training.loop import Trained
 
@@ -60,7 +61,17 @@ def played(trained: Trained, params: Mapping[str, Any]) -> list[Value]:
     return [Value("episode_return", value if math.isfinite(value) else -math.inf, "end", 1 / n)]
 
 
+def _in_environment(recipe: Recipe, data: Any, n_train: int) -> None:
+    a2c.settings(recipe.task.options, recipe.batch_size)
+    if data.name not in WORLDS:
+        raise UsageError(f"task a2c needs an environment, such as cartpole-v0; {data.name} is a data set")
+    if recipe.data.val or recipe.data.labels != "true" or recipe.data.augment != "none" or recipe.control == "shuffled-labels":
+        raise UsageError("task a2c knows no validation examples, nor labels that could be shuffled, nor augmentation")
+
+
 def _divided(recipe: Recipe, data: Any, n_train: int) -> None:
+    if data.name in WORLDS:
+        raise UsageError(f"{data.name} is an environment: nothing to classify, name task a2c")
     if tuple(data.input_shape) == ():
         raise UsageError(f"{data.name} is a corpus: nothing to classify, name a task such as language-model")
     if recipe.batch_size > n_train:
@@ -116,7 +127,7 @@ def _paired(recipe: Recipe, data: Any, n_train: int) -> None:
 
 
 TASKS: dict[str, Trainer] = {
-    "classify": Trainer(loop.train, classified, check=_divided), "a2c": Trainer(a2c.train, played),
+    "classify": Trainer(loop.train, classified, check=_divided), "a2c": Trainer(a2c.train, played, check=_in_environment),
     "language-model": Trainer(loop.train, read_language, _windows, _windowed, own_validation=True),
     "translate": Trainer(loop.train, read_language, _no_epoch, _paired, own_validation=True),
 }  # fmt: skip

@@ -50,6 +50,18 @@ def test_replicates_of_a_stack_are_what_they_are_alone(optimizer, precision):
         _same(trained, a2c.train(module, data, segment, [copy])[0])
 
 
+def test_a_stack_in_batched_products_is_its_replicates_alone(monkeypatch):
+    """As on a GPU; replicates leave it one after the other."""
+    data, module, draw = _net()
+    segment, copies = _segment(60, precision="fp64"), [_replicate(draw, seed, 0.8) for seed in range(3)]
+    alone = [a2c.train(module, data, segment, [copy])[0] for copy in copies]
+    monkeypatch.setattr(a2c._Run, "_parts", lambda self: [slice(None)])
+    for one, other in zip(a2c.train(module, data, segment, copies), alone):
+        assert one.facts == other.facts and one.metrics == other.metrics
+        for n in one.state:
+            torch.testing.assert_close(one.state[n], other.state[n], rtol=1e-9, atol=1e-11)
+
+
 @pytest.mark.parametrize("world", ["cartpole-v0", "acrobot-v1"])
 def test_a_segment_that_is_broken_off_goes_on_as_if_it_had_not_been(world):
     data, module, draw = _net(world, **({"max_steps": 60} if world == "acrobot-v1" else {}))

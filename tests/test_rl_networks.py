@@ -73,6 +73,23 @@ def test_a_stack_equals_its_copies_alone():
     torch.testing.assert_close(whole, alone, rtol=1e-11, atol=1e-13)
 
 
+def test_any_module_is_stacked_by_vmap():
+    module = ActorCriticConv((2, 16, 16), 3, width=2, hidden=[4]).double()
+    shapes = {n: p.shape for n, p in module.named_parameters()}
+    g = torch.Generator().manual_seed(0)
+    params = networks.flat([{n: torch.randn(s, generator=g, dtype=torch.float64) / 3 for n, s in shapes.items()} for _ in range(2)], shapes)
+    frames = torch.randint(256, (T, 2, N, 2, 16, 16), generator=g, dtype=torch.uint8)
+    batch = Batch(torch.randint(3, (2, T * N), generator=g), *torch.randn(2, 2, T * N, generator=g, dtype=torch.float64))
+    grads = {}
+    for backend in ("loop", "vmap"):
+        grads[backend] = torch.zeros_like(params)
+        network = Modules(module, params, grads[backend], T, N, WEIGHTS, shapes, {}, frames[0], backend)
+        assert _acted(network, frames).shape == (T, 2, N, 4)
+        network.gradients(batch)
+    assert grads["loop"].abs().sum() > 0.1
+    torch.testing.assert_close(grads["vmap"], grads["loop"], rtol=1e-10, atol=1e-12)
+
+
 def test_the_loss_by_hand():
     # One example, logits (0, 0), value 1: log p = −ln 2, entropy ln 2; advantage 2 of action 0, target 4.
     out, y = torch.tensor([[0.0, 0.0, 1.0]]), torch.tensor([[0.0, 2.0, 4.0]])

@@ -126,15 +126,15 @@ class _Run:
         rows, whole = self.active, len(self.active) == len(self.players)
         self.w = self.weights if whole else self.weights[rows]
         self.g, self.b = torch.zeros_like(self.w), self.bits if whole else self.bits[rows]
-        self.working = {name: t if whole else t[rows] for name, t in self.slots.items()}
+        self.working = {name: t if whole else t[rows] for name, t in (*self.slots.items(), *self.buffers.items())}
         self.parts = self._parts()
         self.optimizers = [self._optimizer(part) for part in self.parts]
-        self.networks = self._networks() if rows else None
+        self.networks = self._networks()
 
     def _parts(self) -> list[slice]:
-        """Rows that are computed as one: on CPU each as it would be alone, bit for bit; on a GPU all that have taken as many steps."""
+        """Rows that are computed as one: on CPU each as it would be alone, bit for bit; on a GPU all, but for Adam after different numbers of steps."""
         steps = {self._step(r) for r in self.active}
-        alone = self.device.type == "cpu" or len(steps) > 1
+        alone = self.device.type == "cpu" or (self.segment.optimizer.name == "adam" and len(steps) > 1)
         return [slice(i, i + 1) for i in range(len(self.active))] if alone else [slice(None)]
 
     def _step(self, r: int) -> float:
@@ -143,21 +143,21 @@ class _Run:
 
     def _optimizer(self, part: slice) -> dict[str, Tensor]:
         step = torch.tensor(self._step(self.active[part][0]), dtype=torch.float32, device=self.device)
-        return {"step": step, **{f"{name}/w": t[part] for name, t in self.working.items()}}
+        return {"step": step, **{f"{name}/w": self.working[name][part] for name in self.slots}}
 
     def _networks(self) -> networks.Networks:
         task, steps = networks.Weights(self.task.entropy, self.task.value), self.task.steps
         if type(self.module) is ActorCritic:
             found = [networks.Chain(self.module, self.w[s], self.g[s], steps, self.n, task) for s in self.parts]
             return found[0] if len(found) == 1 else networks.OneByOne(found)
-        buffers = {n: t[self.active] for n, t in self.buffers.items()}
+        buffers = {n: self.working[n] for n in self.buffers}
         return networks.Modules(self.module, self.w, self.g, steps, self.n, task, self.shapes, buffers, self._seen(), self.backend)
 
     def _back(self) -> None:
         """Brings the working copies home."""
         if len(self.active) < len(self.players):
             self.weights[self.active] = self.w
-            for name, t in self.slots.items():
+            for name, t in (*self.slots.items(), *self.buffers.items()):
                 t[self.active] = self.working[name]
 
     # ---- one update ------------------------------------------------------------------------------------------
@@ -239,7 +239,8 @@ class _Run:
         """Replicates that are at their end leave the stack."""
         self._back()
         self.active = [r for r in self.active if not self._over(self.players[r])]
-        self._stack()
+        if self.active:
+            self._stack()
 
     # ---- checkpoints -----------------------------------------------------------------------------------------
     def _checkpoint(self, checkpoints: Checkpoints) -> None:
@@ -255,12 +256,12 @@ class _Run:
         players = [p.state() for p in self.players]
         if any(p is None for p in players):
             return None
-        own = {"weights": self.weights, **{f"slots/{name}": t for name, t in self.slots.items()}}
+        own = {"weights": self.weights, **{f"slots/{name}": t for name, t in (*self.slots.items(), *self.buffers.items())}}
         return own | {f"players/{r}/{name}": t for r, p in enumerate(players) for name, t in p.items()}
 
     def _restore(self, saved: Mapping[str, Tensor]) -> None:
         self.weights.copy_(saved["weights"])
-        for name, t in self.slots.items():
+        for name, t in (*self.slots.items(), *self.buffers.items()):
             t.copy_(saved[f"slots/{name}"])
         for r, player in enumerate(self.players):
             prefix = f"players/{r}/"

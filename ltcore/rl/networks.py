@@ -95,22 +95,21 @@ class Chain:
     """Stacks of ``ActorCritic`` in batched products, gradients written out: what autograd gives, without its graph."""
 
     def __init__(self, module: ActorCritic, params: Tensor, grads: Tensor, steps: int, n: int, weights: Weights):
-        shapes, count = chain_shapes(module), len(module.hidden)
-        self.weights, self.n = weights, n
+        shapes, count, replicates = chain_shapes(module), len(module.hidden), len(params)
+        self.weights = weights
         self.layers, self.into = (_layers(t, shapes, count) for t in (params, grads))
-        sizes = [layer.shape[2] for layer, _ in self.layers]
-        replicates = len(params)
-        self.inputs = [params.new_empty(replicates, steps * n, size) for size in sizes]  # of each layer, (R, T × n, in)
-        self.out = params.new_empty(replicates, steps * n, self.layers[-1][0].shape[1])
+        self.turned = [weight.transpose(1, 2) for weight, _ in self.layers]
+        sizes = [*(weight.shape[2] for weight, _ in self.layers), self.layers[-1][0].shape[1]]
+        self.inputs = [params.new_empty(replicates, steps * n, size) for size in sizes]  # of each layer, (R, T × n, in); the last are the outputs
+        self.parts = [[whole[:, t * n : (t + 1) * n] for whole in self.inputs] for t in range(steps)]
 
     def act(self, t: int, x: Tensor) -> Tensor:
-        at, x = slice(t * self.n, (t + 1) * self.n), x.flatten(2)
-        for (weight, bias), inputs in zip(self.layers, self.inputs):
-            inputs[:, at] = x
-            x = torch.baddbmm(bias, x, weight.transpose(1, 2))
-            if inputs is not self.inputs[-1]:
+        first, *later = self.parts[t]
+        x = first.copy_(x.flatten(2))
+        for (_, bias), turned, out in zip(self.layers, self.turned, later):
+            x = torch.baddbmm(bias, x, turned, out=out)
+            if out is not later[-1]:
                 x.relu_()
-        self.out[:, at] = x
         return x
 
     def values(self, x: Tensor) -> Tensor:
@@ -121,19 +120,19 @@ class Chain:
 
     def _forward(self, x: Tensor, rows: slice) -> Tensor:
         x = x.flatten(2)
-        for weight, bias in self.layers[:-1]:
-            x = torch.baddbmm(bias[rows], x, weight[rows].transpose(1, 2)).relu_()
-        weight, bias = self.layers[-1]
-        return torch.baddbmm(bias[rows], x, weight[rows].transpose(1, 2))[..., -1]
+        for i, ((_, bias), turned) in enumerate(zip(self.layers, self.turned)):
+            x = torch.baddbmm(bias[rows], x.relu_() if i else x, turned[rows])  # what came in is not ours to change
+        return x[..., -1]
 
     def gradients(self, batch: Batch) -> None:
-        back = _by_outputs(self.out, batch, self.weights)
+        *inputs, out = self.inputs
+        back = _by_outputs(out, batch, self.weights)
         for i in range(len(self.layers) - 1, -1, -1):  # back: the gradient by what layer i gives, before its ReLU, (R, B, out)
             weight, bias = self.into[i]
-            torch.bmm(back.transpose(1, 2), self.inputs[i], out=weight)
+            torch.bmm(back.transpose(1, 2), inputs[i], out=weight)
             torch.sum(back, 1, keepdim=True, out=bias)
             if i:
-                back = torch.bmm(back, self.layers[i][0]) * (self.inputs[i] > 0)
+                back = torch.ops.aten.threshold_backward(torch.bmm(back, self.layers[i][0]), inputs[i], 0)
 
 
 def chain_shapes(module: ActorCritic) -> Shapes:
