@@ -98,7 +98,8 @@ def test_a_control_may_be_narrowed_to_the_network_that_it_runs():
 def test_a_control_runs_and_judges_the_network_that_it_names():
     """Of five experiments of one id that of the target, and of the claim its tests: ResNet-56, not ResNet-32 and no VGG."""
     paper, claim = registry.load("elastic2021"), claims.by_id(papers.load("elastic2021"), "ett-near-imp")
-    control = Control((claim.id,), "shuffled-mask", "mnist1d", "cifar10-resnet-all-pairs", Scaled(2, 1, (Arm("dense"),)), {"target": ("resnet56",)})
+    scaled, only = Scaled(2, 1, (Arm("dense"),)), {"target": ("resnet56",)}
+    control = Control((claim.id,), "shuffled-mask", "mnist1d", "cifar10-resnet-all-pairs", scaled, only)
     assert [e.condition for e, _ in controls._run_by(paper, control, "none")] == [{"target": "resnet56"}]
     own = controls._on_protocol(claim, "cifar10-resnet-all-pairs", control.only)
     wants = [w for p in claims.parts(claims.tree(own)) for o in p.operands for w in o.wants]
