@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ltcore.errors import PackageMissingError, UsageError
+from ltcore.names import nearest
 
 if TYPE_CHECKING:
     import torch
@@ -94,7 +95,7 @@ def load(name: str, options: Mapping[str, Any] | None = None) -> Environment:
     """The environment of that name.
 
     Raises:
-        PackageMissingError: a package that it needs is not installed. UsageError: an option that it does not take.
+        PackageMissingError: a package that it needs is not installed, or lacks the game. UsageError: an option that it does not take.
     """
     world = WORLDS[name]
     if why := lacking(world):
@@ -102,7 +103,20 @@ def load(name: str, options: Mapping[str, Any] | None = None) -> Environment:
     unknown = sorted(set(options or {}) - set(world.options))
     if unknown:
         raise UsageError(f"environment {name} has no option {unknown[0]!r}; it takes {', '.join(world.options) or 'none'}")
+    if world.maker == "atari":
+        _check_rom(world.label, {**world.options, **(options or {})}["game"])
     return Environment(name, world, {**world.options, **(options or {})})
+
+
+def _check_rom(label: str, game: str) -> None:
+    from ale_py import roms
+
+    if game not in roms.get_all_rom_ids():
+        raise UsageError(f"environment {label}: ale-py knows no game {game!r}{nearest(str(game), roms.get_all_rom_ids())}")
+    try:
+        roms.get_rom_path(game)
+    except OSError as error:  # not there, or not the file that it ought to be
+        raise PackageMissingError(f"environment {label}: ale-py's ROM {game}.bin is missing or damaged: pip install --force-reinstall ale-py") from error
 
 
 def lacking(world: World) -> str:
