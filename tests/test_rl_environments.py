@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from ltcore.data import from_user
-from ltcore.errors import DataMissingError, UsageError
+from ltcore.errors import DataMissingError, PackageMissingError, UsageError
 from ltcore.rl import environments, worlds
 
 gymnasium = pytest.importorskip("gymnasium")
@@ -146,6 +146,15 @@ def test_a_lost_life_ends_what_is_learned_from_but_not_the_game():
         lost, over = lost + int(died.sum()), over + int(step.over.sum())
     assert over and lost == pytest.approx(4 * over, abs=8)  # of five lives the last ends the game
     assert step.observation.shape == (2, 4, 84, 84) and step.observation.dtype == np.uint8
+
+
+@pytest.mark.skipif(importlib.util.find_spec("ale_py") is None, reason="needs ale-py")
+def test_a_game_without_its_rom_is_one_line(monkeypatch, tmp_path):
+    with pytest.raises(UsageError, match="ale-py knows no game 'break_out'; did you mean 'breakout'"):
+        worlds.load("atari-breakout", {"game": "break_out"})
+    monkeypatch.setenv("ALE_ROMS_DIR", str(tmp_path))
+    with pytest.raises(PackageMissingError, match=r"Atari Breakout: ale-py's ROM breakout.bin is missing or damaged: pip install"):
+        worlds.load("atari-breakout")
 
 
 def test_a_missing_package_is_one_line_that_says_what_to_do(monkeypatch):
