@@ -155,7 +155,7 @@ DEVIATIONS = (
     Deviation("RL: discount, entropy and value weights", "not printed", "discount 0.99, returns of up to 4 steps, value weight 0.5, entropy weight 0.001 (classic control)",
               "a small sweep on the dense CartPole net, 3 trials; the same for all levels and environments. Atari keeps the printed entropy weight 0.01"),
     Deviation("RL: LunarLander", "LunarLander-v2", "LunarLander-v3", "v2 is no longer offered; v3 mends the reset of its wind"),
-    Deviation("RL: inputs to Atari's fully connected layers", "1,920", "1,600", "84 x 84 frames; the paper's size of frame is not stated"),
+    Deviation("RL: inputs to Atari's fully connected layers", "1,920 inputs", "1,600 inputs", "84 x 84 frames; the paper's size of frame is not stated"),
     Deviation("RL: Atari's threads", "1,024 asynchronous, blocked every 6 steps, importance factors up to 1.5", "32 environments in step, 4 steps, no factor",
               "the policy that acts is the one that learns; 128 is no multiple of 6"),
     Deviation("RL: environments at the rewind point", "not stated", "begun afresh", "an emulator's state can't be saved; dense nets and tickets do the same"),

@@ -7,14 +7,16 @@ import json
 import pytest
 
 from bench import plan
+from bench.catalogue import card, render_card
 from bench.estimate import _steps
 from bench.flags import Flags
 from bench.joins import Join
 from bench.measurement import Measurement, RunInfo
 from ltcore.arms import ARMS
-from ltcore.errors import PackageMissingError
+from ltcore.errors import PackageMissingError, UsageError
 from ltcore.imp import DataFacts, Trial
 from ltcore.models import MODELS, layer_sizes, skeleton
+from ltcore.recipe import changed
 from ltcore.rl import a2c
 from ltcore.rl.worlds import ENDLESS, WORLDS, Environment
 from ltcore.stages import Stage
@@ -33,7 +35,7 @@ def _of(protocol):
 
 def _facts(name):
     world = WORLDS[name]
-    return DataFacts(name, "made-up", len(ENDLESS), world.input_shape, world.actions)
+    return DataFacts(name, "made-up", len(ENDLESS), world.input_shape, world.actions, played=True)
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
@@ -115,6 +117,11 @@ def test_a_one_shot_ticket_is_pruned_from_the_dense_nets_scores_alone():
     assert masks[0].inputs["scores"].stage.inputs["weights"].stage == trial.ticket(0)
 
 
+def test_the_protocol_card_can_be_printed():
+    text = render_card(card("yu2020", "quick"))
+    assert "RL: networks" in text and "1,600 inputs" in text
+
+
 def test_a_missing_package_is_said_once_and_the_rest_goes_on(monkeypatch):
     found = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *of: None if name == "Box2D" else found(name, *of))
@@ -126,6 +133,19 @@ def test_a_missing_package_is_said_once_and_the_rest_goes_on(monkeypatch):
     assert "rl-lunarlander-v2" in everything.skipped and "rl-atari-breakout" in {p.protocol for p in everything.points}
     with pytest.raises(PackageMissingError, match="needs the package Box2D"):
         plan.make(PAPER, Flags("smoke", ("rl-lunarlander-v2",)))
+
+
+@pytest.mark.parametrize(("changes", "data", "message"), [
+    ({"task.options.entropie": 0.1}, "cartpole-v0", "unexpected keyword argument 'entropie'"),
+    ({"data.name": "mnist"}, "mnist", "task a2c needs an environment, such as cartpole-v0; mnist is a data set"),
+    ({"task.name": "classify"}, "cartpole-v0", "cartpole-v0 is an environment: nothing to classify, name task a2c"),
+    ({"data.val": 5}, "cartpole-v0", "knows no validation examples"),
+])  # fmt: skip
+def test_recipes_that_mean_nothing(changes, data, message):
+    recipe = changed(_of("rl-cartpole-v0")[0].recipe, changes)
+    facts = _facts(data) if data in WORLDS else DataFacts(data, "made-up", 1000, (1, 28, 28), 10)
+    with pytest.raises(UsageError, match=message):
+        Trial(recipe, facts, 0)
 
 
 def test_plan_reckons_episodes_as_the_steps_that_they_take():

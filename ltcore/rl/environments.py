@@ -200,7 +200,7 @@ class Atari:
 
         self.env = AtariVectorEnv(game, n, num_threads=threads, max_num_frames_per_episode=max_frames, reward_clipping=False,
                                   autoreset_mode=AutoresetMode.SAME_STEP)  # fmt: skip
-        self.observation, info = self.env.reset(seed=seed % 2**31)  # n seeds in a row, 32 bits each
+        self.observation, info = self.env.reset(seed=seed % 2**30)  # n seeds in a row, 31 bits each
         self.lives = info["lives"].copy()
 
     def step(self, actions: np.ndarray) -> Step:
