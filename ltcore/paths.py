@@ -38,4 +38,4 @@ def accuracies(module: nn.Module, data: Dataset, streams: Streams, a: Mapping[st
 def _accuracy(module: nn.Module, batches: Batches, state: Mapping[str, Tensor]) -> float:
     stack = {n: t[None].to(batches.device) for n, t in state.items()}
     with torch.no_grad(), precision.applied("fp32", batches.device):
-        return float(evaluate(Loop(module, *split_state(module, stack), loss), batches, "test")[1][0])
+        return float(evaluate(Loop(module, *split_state(module, stack), loss), batches, "test", module)[1][0])
