@@ -98,6 +98,11 @@ def test_epoch_5_is_where_the_warm_up_ends():
     assert whole.rewind_it == ours.IMAGENET.optimizer.warmup_it == 5 * 1251 and whole.length_it == 90 * 1251
 
 
+def test_table_7_is_not_compared_number_by_number():
+    """Whose optimiser, batch size and epochs the paper does not print."""
+    assert "does not say" in ours.TO_CIFAR10.scaled["paper", "cifar10"].note
+
+
 # ---- images that the network enlarges --------------------------------------------------------------------------
 def test_a_stack_is_small_where_the_network_enlarges_images():
     """2^26 numbers a batch: 128 images of 3 x 224 x 224 are 19 million."""
