@@ -28,7 +28,7 @@ COLUMNS: dict[str, str] = {
     "value": "the number, in the metric's unit; missing where it was not finite",
     "resolution": "one test example or one evaluation interval, in the metric's unit; 0 where there is none; always",
     "censored": "the minimum of validation loss lies at the last evaluation; always, False where the metric is no time",
-    "failed": "empty, or why the trial does not count (diverged, stayed at chance); train",
+    "failed": "empty, or why the trial does not count (diverged, stayed at chance); train, and measure where a trained network is read",
     "density_prunable": "fraction kept of the weights that may be pruned, counted in the weights at the end; train",
     "density_all": "fraction kept of all weights (no biases, no normalisation); train",
     "density_channels": "fraction kept of the batch-norm scales that may go; train, of physically smaller networks",

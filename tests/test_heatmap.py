@@ -95,16 +95,16 @@ def test_speed_up_is_set_against_flops():
         m={"stage": {"kind": "measure", "params": {}}, "facts": {}, "machine": {"wall_s": 1}},
     )  # fmt: skip
     ticket = {"arm": "early-bird", "channels_remaining_pct": 50}
-    points = [("d", {"arm": "dense"}), ("a", ticket), ("b", ticket), ("m", ticket), ("gone", ticket)]
-    (row,) = costs.rows({"points": [{"label": "x", "stage": s, "condition": c} for s, c in points]}, store)
-    assert (row.n, row.dense_ms, row.flops_pct, row.on_paper) == (2, 20.0, 25.0, 4.0)
+    points = [("d", 0, {"arm": "dense"}), ("a", 0, ticket), ("b", 1, ticket), ("m", 1, ticket), ("gone", 2, ticket), ("b", 1, ticket)]
+    (row,) = costs.rows({"points": [{"label": "x", "trial": t, "stage": s, "condition": c} for s, t, c in points]}, store)
+    assert (row.n, row.dense_ms, row.flops_pct, row.on_paper) == (2, 20.0, 25.0, 4.0)  # two draws of trial 1 count once
     assert row.ticket_ms == pytest.approx(50 / 6) and row.speed_up == pytest.approx(2.4)
     assert "| x            | channels_remaining_pct 50 |" in costs.render([row]) and "| 0.60" in costs.render([row])
 
 
 def test_tickets_without_a_dense_net_beside_them_are_left_out():
     store = Records(a=record(1.0, 10, flops_remaining_pct=50.0))
-    assert costs.rows({"points": [{"label": "x", "stage": "a", "condition": {"arm": "early-bird"}}]}, store) == []
+    assert costs.rows({"points": [{"label": "x", "trial": 0, "stage": "a", "condition": {"arm": "early-bird"}}]}, store) == []
 
 
 # ---- search, retraining and both -------------------------------------------------------------------------------
