@@ -20,6 +20,7 @@ from ltcore.library import Library, of_user
 from ltcore.library import load as load_library
 from ltcore.names import nearest
 from ltcore.recipe import Recipe, changed
+from ltcore.rl.worlds import Environment
 from ltcore.stages import Stage, canonical, with_ancestors
 from replications.schema import Arm, Experiment, Paper, Scaled
 
@@ -110,7 +111,7 @@ def _used(recipe: Recipe, sets: dict[str, Dataset], flags: Flags, library: Libra
 
 
 def _facts(used: Dataset) -> DataFacts:
-    return DataFacts(used.name, used.fingerprint, len(used.train), used.input_shape, used.classes, used.decoded)
+    return DataFacts(used.name, used.fingerprint, len(used.train), used.input_shape, used.classes, used.decoded, isinstance(used, Environment))
 
 
 def _sources(recipe: Recipe, scaled: Scaled, sets: dict[str, Dataset], flags: Flags, library: Library,

@@ -29,6 +29,7 @@ class DataFacts:
     input_shape: tuple[int, ...]
     classes: int
     decoded: bool = False  # images in files, read batch by batch
+    played: bool = False  # an environment
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,6 @@ from ltcore.errors import UsageError
 from ltcore.jobs import Value
 from ltcore.recipe import Recipe
 from ltcore.rl import a2c
-from ltcore.rl.worlds import WORLDS
 from ltcore.training import language, loop, translation
 from ltcore.training.loop import Trained
 
@@ -56,21 +55,22 @@ def classified(trained: Trained, params: Mapping[str, Any]) -> list[Value]:
 
 
 def played(trained: Trained, params: Mapping[str, Any]) -> list[Value]:
-    """Mean return of the last episodes of training; in units of one point of one episode."""
+    """Mean return of the last episodes of training; what a test example is elsewhere, one episode is here: its share of the mean."""
     value, n = trained.metrics["end"]["episode_return"], max(trained.facts["return_window"], 1)
-    return [Value("episode_return", value if math.isfinite(value) else -math.inf, "end", 1 / n)]
+    known = math.isfinite(value)
+    return [Value("episode_return", value if known else -math.inf, "end", abs(value) / n if known else 0.0)]
 
 
 def _in_environment(recipe: Recipe, data: Any, n_train: int) -> None:
     a2c.settings(recipe.task.options, recipe.batch_size)
-    if data.name not in WORLDS:
+    if not data.played:
         raise UsageError(f"task a2c needs an environment, such as cartpole-v0; {data.name} is a data set")
     if recipe.data.val or recipe.data.labels != "true" or recipe.data.augment != "none" or recipe.control == "shuffled-labels":
         raise UsageError("task a2c knows no validation examples, nor labels that could be shuffled, nor augmentation")
 
 
 def _divided(recipe: Recipe, data: Any, n_train: int) -> None:
-    if data.name in WORLDS:
+    if data.played:
         raise UsageError(f"{data.name} is an environment: nothing to classify, name task a2c")
     if tuple(data.input_shape) == ():
         raise UsageError(f"{data.name} is a corpus: nothing to classify, name a task such as language-model")

@@ -15,6 +15,7 @@ from ltcore.recipe import Data, Evaluate, Model, Optimizer, Pruning, Recipe, cha
 from replications import elastic2021_datasets as datasets
 from replications import elastic2021_imagenet as imagenet
 from replications.elastic2021_common import DENSE, RESNET, before_training, controls, ett, rigl, ticket
+from replications.elastic2021_controls import CONTROLS
 from replications.schema import Arm, Deviation, Experiment, Paper, Scaled, Setting
 
 VGG = changed(RESNET, {"model.name": "vgg", "model.options": {"depth": 13}, "pruning.rates": {"conv": 0.2}, "rewind": "200it"})
@@ -299,4 +300,4 @@ DEVIATIONS = (
     *datasets.DEVIATIONS,
 )
 
-PAPER = Paper("elastic2021", EXPERIMENTS, SETTINGS, DEVIATIONS, not_covered=NOT_COVERED)
+PAPER = Paper("elastic2021", EXPERIMENTS, SETTINGS, DEVIATIONS, CONTROLS, NOT_COVERED)

@@ -4,7 +4,8 @@ import importlib.util
 import numpy as np
 import pytest
 
-from ltcore.errors import DataMissingError, UsageError
+from ltcore.data import from_user
+from ltcore.errors import DataMissingError, PackageMissingError, UsageError
 from ltcore.rl import environments, worlds
 
 gymnasium = pytest.importorskip("gymnasium")
@@ -147,6 +148,15 @@ def test_a_lost_life_ends_what_is_learned_from_but_not_the_game():
     assert step.observation.shape == (2, 4, 84, 84) and step.observation.dtype == np.uint8
 
 
+@pytest.mark.skipif(importlib.util.find_spec("ale_py") is None, reason="needs ale-py")
+def test_a_game_without_its_rom_is_one_line(monkeypatch, tmp_path):
+    with pytest.raises(UsageError, match="ale-py knows no game 'break_out'; did you mean 'breakout'"):
+        worlds.load("atari-breakout", {"game": "break_out"})
+    monkeypatch.setenv("ALE_ROMS_DIR", str(tmp_path))
+    with pytest.raises(PackageMissingError, match=r"Atari Breakout: ale-py's ROM breakout.bin is missing or damaged: pip install"):
+        worlds.load("atari-breakout")
+
+
 def test_a_missing_package_is_one_line_that_says_what_to_do(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(DataMissingError, match=r"LunarLander-v3 needs the package gymnasium: pip install gymnasium"):
@@ -160,3 +170,38 @@ def test_options_change_the_environment_and_its_fingerprint():
     assert sum(s.over.all() for s in _play(copies, 5)) == 1
     with pytest.raises(UsageError, match="no option 'gravity'; it takes max_steps"):
         worlds.load("cartpole-v0", {"gravity": 1})
+
+
+class Corridor:
+    """A user's environment: to the right is the way out, three steps off."""
+
+    def __init__(self, n: int, seed: int, length: int = 3):
+        self.length, self.at = length, np.zeros(n)
+        self.observation = self._seen()
+
+    def _seen(self) -> np.ndarray:
+        return np.stack([self.at, self.length - self.at], axis=1).astype(np.float32)
+
+    def step(self, actions: np.ndarray) -> environments.Step:
+        self.at = np.maximum(self.at + 2 * actions - 1, 0)
+        final, out = self._seen(), self.at >= self.length
+        self.at = np.where(out, 0, self.at)
+        self.observation = self._seen()
+        return environments.Step(np.where(out, 1.0, -0.1), self.observation, out, np.zeros_like(out), out, final)
+
+    def state(self) -> environments.State:
+        return {"at": self.at.copy()}
+
+    def restore(self, state: environments.State) -> None:
+        self.at = state["at"].copy()
+        self.observation = self._seen()
+
+
+def test_a_user_brings_an_environment_of_their_own():
+    world = from_user("corridor", worlds.World("Corridor", Corridor, (2,), 2, options={"length": 3}))
+    assert (world.name, world.input_shape, world.classes) == ("corridor", (2,), 2)
+    copies = world.make(4, 0)
+    steps = [copies.step(np.ones(4, dtype=np.int64)) for _ in range(3)]
+    assert [s.over.all() for s in steps] == [False, False, True]
+    longer = from_user("corridor", worlds.World("Corridor", Corridor, (2,), 2, options={"length": 4}))
+    assert longer.fingerprint != world.fingerprint

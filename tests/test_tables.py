@@ -169,3 +169,21 @@ def test_the_real_comparison_fits_the_page_and_hides_nothing(show_all):
     counted = sum(int(cells[1]) for cells in tables.missing_section(result).body)
     assert counted + sum(r["status"] == "measured" for r in result["rows"]) == len(paper.published)
     assert all(c.id.split("-")[0] in page for c in paper.claims)
+
+
+def _arm(metric: str, at: str | None) -> dict:
+    value = {"metric": metric, "at": at, "mean": 42.0, "sd": 1.5, "n": 3, "censored": 0}
+    return {"protocol": "p", "condition": {"arm": "dense"}, "weights_remaining_pct": 100, "density": 1.0, "n": 3, "failed": [], "values": [value]}
+
+
+@pytest.mark.parametrize(("measured", "headings"), [
+    ((), ("test accuracy at early stop, %", "early stop, iteration", "test accuracy at end, %")),
+    ((("episode_return", "end"),), ("episode return at end",)),
+    ((("bleu", "end"), ("log_perplexity", "end")), ("log perplexity at end", "BLEU at end")),
+    ((("test_accuracy_pct", "end"), ("episode_return", "end")), ("test accuracy at early stop, %", "early stop, iteration", "test accuracy at end, %", "episode return at end")),
+])  # fmt: skip
+def test_arms_are_listed_with_the_scores_of_their_task(measured, headings):
+    section = tables.arm_section({"arms": [_arm(*m) for m in measured]})
+    assert section.headers == ("arm", "weights kept, %", "n", *headings, "left out")
+    assert all(len(cells) == len(section.headers) == len(section.widths) for cells in section.body)
+    assert sum("42" in cell for cells in section.body for cell in cells) == len(measured)

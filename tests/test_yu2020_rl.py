@@ -35,7 +35,7 @@ def _of(protocol):
 
 def _facts(name):
     world = WORLDS[name]
-    return DataFacts(name, "made-up", len(ENDLESS), world.input_shape, world.actions)
+    return DataFacts(name, "made-up", len(ENDLESS), world.input_shape, world.actions, played=True)
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)

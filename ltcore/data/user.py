@@ -9,19 +9,22 @@ from torch import Tensor
 
 from ltcore.data.dataset import Dataset, Split, build
 from ltcore.errors import UserError
+from ltcore.rl.worlds import Environment, World
 
 PARTS = ("x_train", "y_train", "x_test", "y_test")
 
 
-def from_user(name: str, value: Any) -> Dataset:
-    """A Dataset called `name`, from a Dataset or from (x_train, y_train, x_test, y_test), tensors or numpy arrays.
+def from_user(name: str, value: Any) -> Dataset | Environment:
+    """A Dataset called `name`, from a Dataset or from (x_train, y_train, x_test, y_test), tensors or numpy arrays; of a World an Environment.
 
     x is uint8 images, (N, H, W) or (N, C, H, W), prepared as raw / 255, or floats (N, ...) taken as they are (float32); y is whole numbers from 0, (N,).
     """
+    if isinstance(value, World):
+        return Environment(name, value, value.options)
     if isinstance(value, Dataset):
         return _from_dataset(name, value)
     if not isinstance(value, tuple | list) or len(value) != len(PARTS):
-        raise UserError(f"data set {name}: return a Dataset or the four arrays ({', '.join(PARTS)}), not {_describe(value)}")
+        raise UserError(f"data set {name}: return a Dataset or the four arrays ({', '.join(PARTS)}), or a World, not {_describe(value)}")
     x_train, y_train, x_test, y_test = _checked(name, tuple(value))
     classes = int(y_train.max()) + 1
     if int(y_test.max()) >= classes:

@@ -5,11 +5,12 @@ import dataclasses
 import hashlib
 import importlib.util
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ltcore.errors import PackageMissingError, UsageError
+from ltcore.names import nearest
 
 if TYPE_CHECKING:
     import torch
@@ -24,20 +25,21 @@ class World:
     """An environment as it is registered.
 
     Args:
-        maker: key of ``environments.MAKERS``. options: its arguments, which an experiment may change.
+        maker: key of ``environments.MAKERS``, or a function (n, seed, **options) -> ``environments.Copies``. options: its arguments, which an
+            experiment may change.
         needs: modules that must be there -> how to get them.
         random, solved: mean return of random play and of play that counts as solved (a game: of a human), and ``sources`` of the two.
         episode_steps: length of an episode that ``plan`` reckons with.
     """
 
     label: str
-    maker: str
+    maker: str | Callable[..., Copies]
     input_shape: tuple[int, ...]
     actions: int
-    random: float
-    solved: float
-    source: str
-    episode_steps: int
+    random: float | None = None
+    solved: float | None = None
+    source: str = ""
+    episode_steps: int = 200
     options: Mapping[str, Any] = field(default_factory=dict)
     needs: Mapping[str, str] = field(default_factory=dict)
     version: int = 1  # raised where the same name would give other numbers
@@ -60,7 +62,7 @@ class Environment:
     @property
     def fingerprint(self) -> str:
         w = self.world
-        said = [w.label, w.maker, w.version, sorted(self.options.items())]
+        said = [w.label, w.maker if isinstance(w.maker, str) else w.maker.__qualname__, w.version, sorted(self.options.items())]
         return hashlib.sha256(json.dumps(said).encode()).hexdigest()
 
     @property
@@ -84,15 +86,16 @@ class Environment:
 
         from ltcore.rl import environments
 
-        threads = {"threads": torch.get_num_threads()} if self.world.maker == "atari" else {}  # which change no number
-        return environments.MAKERS[self.world.maker](n, seed, **self.options, **threads)
+        maker = self.world.maker
+        threads = {"threads": torch.get_num_threads()} if maker == "atari" else {}  # which change no number
+        return (environments.MAKERS[maker] if isinstance(maker, str) else maker)(n, seed, **self.options, **threads)
 
 
 def load(name: str, options: Mapping[str, Any] | None = None) -> Environment:
     """The environment of that name.
 
     Raises:
-        PackageMissingError: a package that it needs is not installed. UsageError: an option that it does not take.
+        PackageMissingError: a package that it needs is not installed, or lacks the game. UsageError: an option that it does not take.
     """
     world = WORLDS[name]
     if why := lacking(world):
@@ -100,7 +103,20 @@ def load(name: str, options: Mapping[str, Any] | None = None) -> Environment:
     unknown = sorted(set(options or {}) - set(world.options))
     if unknown:
         raise UsageError(f"environment {name} has no option {unknown[0]!r}; it takes {', '.join(world.options) or 'none'}")
+    if world.maker == "atari":
+        _check_rom(world.label, {**world.options, **(options or {})}["game"])
     return Environment(name, world, {**world.options, **(options or {})})
+
+
+def _check_rom(label: str, game: str) -> None:
+    from ale_py import roms
+
+    if game not in roms.get_all_rom_ids():
+        raise UsageError(f"environment {label}: ale-py knows no game {game!r}{nearest(str(game), roms.get_all_rom_ids())}")
+    try:
+        roms.get_rom_path(game)
+    except OSError as error:  # not there, or not the file that it ought to be
+        raise PackageMissingError(f"environment {label}: ale-py's ROM {game}.bin is missing or damaged: pip install --force-reinstall ale-py") from error
 
 
 def lacking(world: World) -> str:
@@ -124,7 +140,7 @@ def _game(label: str, rom: str, actions: int, random: float, human: float) -> Wo
 
 WORLDS: dict[str, World] = {
     "cartpole-v0": World("CartPole-v0", "cartpole", (4,), 2, 21.9, 195.0, REGISTRY, 150, {"max_steps": 200}, GYMNASIUM),
-    "acrobot-v1": World("Acrobot-v1", "acrobot", (6,), 3, -499.0, -100.0, REGISTRY, 150, {"max_steps": 500}),
+    "acrobot-v1": World("Acrobot-v1", "acrobot", (6,), 3, -499.0, -100.0, REGISTRY, 90, {"max_steps": 500}),
     "lunarlander-v3": World("LunarLander-v3", "gymnasium", (8,), 4, -189.1, 200.0, REGISTRY, 300, {"spec": "LunarLander-v3"}, BOX2D),
     "atari-assault": _game("Assault", "assault", 7, 222.4, 742.0),
     "atari-berzerk": _game("Berzerk", "berzerk", 18, 123.7, 2630.4),
