@@ -20,12 +20,14 @@ from replications import papers, registry
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = (
-    "README.md", "docs/frankle2019.md", "docs/stabilizing2019.md", "docs/morcos2019.md", "docs/elastic2021.md", "docs/earlybird2020.md", "results/README.md",
+    "README.md", "docs/frankle2019.md", "docs/stabilizing2019.md", "docs/morcos2019.md", "docs/elastic2021.md", "docs/earlybird2020.md", "docs/yu2020.md", "results/README.md",
 )  # fmt: skip
 FULL, QUICK = "frankle2019-paper-cpu", "frankle2019-quick-mnist"
 STABLE, STABLE_MNIST, STABLE_QUICK = "stabilizing2019-paper-cpu", "stabilizing2019-quick-mnist", "stabilizing2019-quick-mnist1d"
 ELASTIC_QUICK, TRAVEL, EARLY_QUICK = "elastic2021-quick-mnist", "morcos2019-quick-mnist", "earlybird2020-quick-cifar10"
+RL = "yu2020-rl-paper-cpu"
 DRAWN = (FULL, STABLE, TRAVEL, EARLY_QUICK)
+AT_END = ("test_accuracy_pct", "episode_return")  # what a level's line shows
 IMAGES = ROOT / "docs" / "img"  # in a folder for each paper
 _BLOCK = re.compile(r"(<!-- table ([\w-]+) -->\n).*?(<!-- end -->)", re.S)
 
@@ -96,14 +98,15 @@ def _arms_at(level: int) -> Callable[[Mapping[str, Any], Mapping[str, Any]], str
 
 
 def _by_level(_: Mapping[str, Any], c: Mapping[str, Any]) -> str:
-    """Test accuracy at the end of every arm, a column each, a line a level; one table for each network, target or scope."""
+    """What was measured at the end of every arm, a column each, a line a level; one table for each network, target or scope."""
     from tabulate import tabulate
 
     found: dict[str, dict[tuple[float, str], dict[str, str]]] = {}
     for e in c["arms"]:
         told = {k: v for k, v in e["condition"].items() if k not in ("level", "rewind")}
-        arm = " ".join(str(told.pop(k)) for k in ("arm", "source", "source_optimizer", "weights") if k in told)
-        value = next((v for v in e["values"] if (v["metric"], v["at"]) == ("test_accuracy_pct", "end")), None)
+        arm = " ".join(str(told.pop(k)) for k in ("arm", "source", "source_optimizer", "weights", "mask") if k in told)
+        arm += f" {e['condition']['rewind']}" if e["condition"].get("rewind") == "0it" else ""
+        value = next((v for v in e["values"] if v["metric"] in AT_END and v["at"] == "end"), None)
         if value:
             spread = "" if value["sd"] is None else f" ± {value['sd']:.2f}"
             line = (e["condition"].get("level", 0), f"{e['weights_remaining_pct']:.3g}")
@@ -162,6 +165,7 @@ TABLES: dict[str, tuple[str, Callable[[Mapping[str, Any], Mapping[str, Any]], st
     "stable-quick-about": (STABLE_QUICK, _about), "stable-quick-parts": (STABLE_QUICK, _parts), "stable-quick-rows": (STABLE_QUICK, _rows),
     "elastic-quick-about": (ELASTIC_QUICK, _about), "elastic-quick-parts": (ELASTIC_QUICK, _parts), "elastic-quick-rows": (ELASTIC_QUICK, _rows),
     "elastic-quick-arms": (ELASTIC_QUICK, _arms_at(10)),
+    "rl-about": (RL, _about), "rl-arms": (RL, _by_level), "rl-parts": (RL, _parts),
 }  # fmt: skip
 
 

@@ -143,7 +143,7 @@ def _game(label: str, rom: str, actions: int, random: float, human: float) -> Wo
 WORLDS: dict[str, World] = {
     "cartpole-v0": World("CartPole-v0", "cartpole", (4,), 2, 21.9, 195.0, REGISTRY, 150, {"max_steps": 200}, GYMNASIUM),
     "acrobot-v1": World("Acrobot-v1", "acrobot", (6,), 3, -499.0, -100.0, REGISTRY, 90, {"max_steps": 500}),
-    "lunarlander-v3": World("LunarLander-v3", "gymnasium", (8,), 4, -189.1, 200.0, REGISTRY, 300, {"spec": "LunarLander-v3"}, BOX2D),
+    "lunarlander-v3": World("LunarLander-v3", "gymnasium", (8,), 4, -189.1, 200.0, REGISTRY, 450, {"spec": "LunarLander-v3"}, BOX2D),
     "atari-assault": _game("Assault", "assault", 7, 222.4, 742.0),
     "atari-berzerk": _game("Berzerk", "berzerk", 18, 123.7, 2630.4),
     "atari-breakout": _game("Breakout", "breakout", 4, 1.7, 30.5),
