@@ -72,17 +72,25 @@ def _pair(paper: Paper, data: PaperData, control: Control, store: Store) -> Iter
 def _on_protocol(claim: Claim, protocol: str, only: Mapping[str, tuple[object, ...]] | None = None) -> Claim:
     """The claim's tests on one protocol: a control runs on one network, and that its miniature is not the paper's scale holds for both sides."""
     own = [t.model_copy(update={"protocol": protocol}) for t in claim.tests if protocol in _listed(t, claim) and not _crosses(t, claim)]
-    own = [n for t in own if (n := _narrowed(t, only or {}))]
+    own = [n for t in own if (n := _narrowed(t, claim, only or {}))]
     if not own:
         raise UserError(f"control of {claim.id}: none of its tests is on {protocol} alone; name another experiment")
     return claim.model_copy(update={"needs_paper_scale": False, "tests": own})
 
 
-def _narrowed(test: Test, only: Mapping[str, tuple[object, ...]]) -> Test | None:
-    """The test with those of its choices that the pair runs; None where it speaks of nothing that the pair runs."""
-    each = {key: [v for v in values if v in only.get(key, values)] for key, values in (test.for_each or {}).items()}
-    others = any(value not in only.get(key, (value,)) for key, value in test.common.items())
-    return None if others or not all(each.values()) else test.model_copy(update={"for_each": each or None})
+def _narrowed(test: Test, claim: Claim, only: Mapping[str, tuple[object, ...]]) -> Test | None:
+    """The test with those of its choices (``for_each``, ``for_any``) that the pair runs; None where what is left, in its common conditions,
+    in an operand or in a mean, speaks of something else."""
+    each, some = (_choices(c, only) for c in (test.for_each, test.for_any))
+    if not all((*each.values(), *some.values())):
+        return None
+    own = test.model_copy(update={"for_each": each or None, "for_any": some or None})
+    wants = (w for p in claims.parts(claims.tree(claim.model_copy(update={"tests": [own]}))) for o in p.operands for w in o.wants)
+    return own if all(value in only.get(key, (value,)) for want in wants for key, value in want.items()) else None
+
+
+def _choices(given: Mapping[str, list[object]] | None, only: Mapping[str, tuple[object, ...]]) -> dict[str, list[object]]:
+    return {key: [v for v in values if v in only.get(key, values)] for key, values in (given or {}).items()}
 
 
 def _listed(test: Test, claim: Claim) -> list[str]:
@@ -118,12 +126,18 @@ def _run_by(paper: Paper, control: Control, name: str) -> Iterable[tuple[Experim
     with their own arms and sources."""
     broken = {**control.scaled.changes, "control": name}
     named = [e for e in paper.experiments if e.id == control.experiment and _meant(e, control)]
+    if not named:
+        raise UserError(f"control {control.control}: no experiment {control.experiment} of {paper.key} has {_told(control.only)}; mend the control's `only`")
     if control.scaled.arms:
         yield named[0], dataclasses.replace(control.scaled, changes=broken)
         return
     for e in named:
         if own := e.scaled.get(("quick", control.data)):
             yield e, dataclasses.replace(own, trials=control.scaled.trials, levels=control.scaled.levels, changes={**own.changes, **broken})
+
+
+def _told(only: Mapping[str, tuple[object, ...]]) -> str:
+    return " and ".join(f"{key} {' or '.join(map(str, values))}" for key, values in only.items()) or "such an id"
 
 
 def _meant(experiment: Experiment, control: Control) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, Optional
@@ -31,11 +31,13 @@ HEADS = (
     "on paper",
     "speed-up / on paper",
 )
+Record = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class Row:
-    """One arm of smaller networks: means over its trials; times in milliseconds a training step, evaluations included."""
+    """One arm of smaller networks: means over its ``n`` trials, of which each is the mean of its draws; times in milliseconds a training step,
+    evaluations included."""
 
     label: str
     ticket: str
@@ -56,17 +58,17 @@ class Row:
 
 def rows(manifest: Mapping[str, Any], store: Store) -> list[Row]:
     """Arms of smaller networks beside the dense net of their experiment, in order; those without a dense net are left out."""
-    found: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
-    dense: dict[str, list[float]] = {}
+    found: dict[tuple[str, str], dict[int, list[Record]]] = {}
+    dense: dict[str, dict[int, list[Record]]] = {}
     for p in manifest["points"]:
         record = store.record(p["stage"]) if store.has(p["stage"]) else None
         if record is None or record["stage"]["kind"] != "train":
             continue
         if "flops_remaining_pct" in record["facts"]:
-            found.setdefault((p["label"], _name(p["condition"])), []).append(record)
+            found.setdefault((p["label"], _name(p["condition"])), {}).setdefault(p["trial"], []).append(record)
         elif p["condition"]["arm"] == "dense":
-            dense.setdefault(p["label"], []).append(step_ms(record))
-    return [_row(label, name, records, dense[label]) for (label, name), records in found.items() if label in dense]
+            dense.setdefault(p["label"], {}).setdefault(p["trial"], []).append(record)
+    return [_row(label, name, trials, dense[label]) for (label, name), trials in found.items() if label in dense]
 
 
 def step_ms(record: Mapping[str, Any]) -> float:
@@ -80,9 +82,13 @@ def _name(condition: Mapping[str, Any]) -> str:
     return ", ".join(f"{k} {v}" for k, v in condition.items() if k not in ("arm", "network", "dataset")) or condition["arm"]
 
 
-def _row(label: str, name: str, records: Sequence[Mapping[str, Any]], dense: Sequence[float]) -> Row:
-    flops = statistics.fmean(r["facts"]["flops_remaining_pct"] for r in records)
-    return Row(label, name, len(records), flops, statistics.fmean(dense), statistics.fmean(step_ms(r) for r in records))
+def _row(label: str, name: str, trials: Mapping[int, Sequence[Record]], dense: Mapping[int, Sequence[Record]]) -> Row:
+    flops = _mean(trials, lambda record: record["facts"]["flops_remaining_pct"])
+    return Row(label, name, len(trials), flops, _mean(dense, step_ms), _mean(trials, step_ms))
+
+
+def _mean(trials: Mapping[int, Sequence[Record]], value: Callable[[Record], float]) -> float:
+    return statistics.fmean(statistics.fmean(map(value, draws)) for draws in trials.values())
 
 
 def render(found: Iterable[Row]) -> str:

@@ -19,6 +19,7 @@ from bench.plan import Plan
 from bench.store import Store, StoreError
 from bench.worker import Taken, Task, begin, work
 from ltcore.errors import UserError
+from ltcore.recipe import seen_shape
 from ltcore.stages import Stage, canonical
 
 MOST_INPUTS = 2**26  # numbers in one batch of a whole stack: 170 replicates of CIFAR at batch 128, but ImageNet at batch 1,024 one by one
@@ -235,7 +236,8 @@ def _goes_on(first: Stage, second: Stage) -> bool:
 
 
 def most_stacked(stage: Stage, stack: int) -> int:
-    """How many replicates of a training stage one stack of at most ``stack`` takes: activations grow with the inputs.
+    """How many replicates of a training stage one stack of at most ``stack`` takes: activations grow with the inputs,
+    as the first layer reads them.
 
     Physically smaller networks differ in their shapes, a search that ends at its own draw in its length, and block floating point is
     rounded network by network: they train alone.
@@ -245,7 +247,8 @@ def most_stacked(stage: Stage, stack: int) -> int:
     task, batch = stage.params.get("task", {}), stage.params["batch_size"]
     if task.get("name") in ("language-model", "translate"):  # scores of every word at every place are the largest tensor
         return max(1, min(stack, MOST_SCORES // (batch * task["options"].get("bptt", 1) * stage.params["classes"])))
-    return max(1, min(stack, MOST_INPUTS // (batch * math.prod(stage.params["input_shape"]))))
+    seen = seen_shape(stage.params["input_shape"], stage.params["model"]["options"].get("enlarge", 0))
+    return max(1, min(stack, MOST_INPUTS // (batch * math.prod(seen))))
 
 
 def _stack_key(stage: Stage) -> str:

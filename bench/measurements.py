@@ -18,10 +18,25 @@ from replications.schema import Paper
 # Conditions whose networks or rates are not the protocol's own, so that its ladder of percentages is not theirs.
 OWN_RATES = {"network", "rate_per_round", "conv_rate_per_round", "pruned"}
 
+# What a measure stage reads of trained networks: what -> roles of its inputs.
+NETWORKS = {"top-5": ("state",), "linear-path": ("a", "b"), "stability": ("a", "b"), "weight-movement": ("end",)}
+
 
 def read(manifest: Mapping[str, Any], store: Store, data: PaperData) -> list[Measurement]:
     """Every number that the manifest's points have measured so far, in the manifest's order."""
-    return [m for p in manifest["points"] if store.has(p["stage"]) for m in _of_point(p, store.record(p["stage"]), data, manifest)]
+    return [m for p in manifest["points"] if store.has(p["stage"]) for m in _of_point(p, record_of(p["stage"], store), data, manifest)]
+
+
+def record_of(stage: str, store: Store) -> dict[str, Any]:
+    """A stage's record; that of a measure says in its facts, too, why the networks that it reads don't count, where the store has theirs."""
+    record = store.record(stage)
+    said = record["stage"]
+    if said["kind"] != "measure":
+        return record
+    read_of = [said["inputs"][role][0] for role in NETWORKS.get(said["params"].get("what"), ())]
+    each = [record["facts"].get("failed", ""), *(store.record(s)["facts"].get("failed", "") for s in read_of if store.has(s))]
+    failed = next(filter(None, each), "")
+    return {**record, "facts": {**record["facts"], "failed": failed}} if failed else record
 
 
 def _of_point(point: Mapping[str, Any], record: Mapping[str, Any], data: PaperData, manifest: Mapping[str, Any]) -> list[Measurement]:

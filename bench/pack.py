@@ -15,7 +15,7 @@ from typing import Annotated, Any, Optional
 import typer
 
 from bench import phases
-from bench.measurements import find_manifest
+from bench.measurements import find_manifest, record_of
 from bench.store import Store, default_root, merge
 from ltcore.errors import UserError
 
@@ -29,7 +29,7 @@ def pack(paper: str, output: Annotated[Path, typer.Option("-o", "--output")], sc
     opened = Store(store or default_root(), create=False)
     manifest = find_manifest(opened, paper, scale)
     done = [p for p in manifest["points"] if opened.has(p["stage"])]
-    records = {p["stage"]: opened.record(p["stage"]) for p in done}
+    records = {p["stage"]: record_of(p["stage"], opened) for p in done}  # of what measures read not all is packed
     write(output, {**manifest, "points": done, "phases": phases.noted(done, opened)}, records)
     print(f"{output}: {len(done)} of {len(manifest['points'])} points, {output.stat().st_size:,} bytes")
 

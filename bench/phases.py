@@ -28,7 +28,7 @@ class Spent:
 
 @dataclass(frozen=True)
 class Row:
-    """One arm of trained networks: means over its trials."""
+    """One arm of trained networks: means over its ``n`` trials, of which each is the mean of its draws."""
 
     label: str
     arm: str
@@ -40,12 +40,15 @@ class Row:
 def rows(manifest: Mapping[str, Any], store: Store) -> list[Row]:
     """Arms that train a network, in order; those of which the store lacks something that came before are left out, unless the manifest tells."""
     told = manifest.get("phases") or noted(manifest["points"], store)
-    found: dict[tuple[str, str], list[tuple[Spent, Spent]]] = {}
+    found: dict[tuple[str, str], dict[int, list[Mapping[str, Any]]]] = {}
     for p in manifest["points"]:
         if p["stage"] in told:
-            both = tuple(Spent(**told[p["stage"]][phase]) for phase in PHASES)
-            found.setdefault((p["label"], _name(p["condition"])), []).append(both)
-    return [Row(label, arm, len(each), _mean([s for s, _ in each]), _mean([r for _, r in each])) for (label, arm), each in found.items()]
+            found.setdefault((p["label"], _name(p["condition"])), {}).setdefault(p["trial"], []).append(told[p["stage"]])
+    return [Row(label, arm, len(trials), *(_over_trials(trials.values(), phase) for phase in PHASES)) for (label, arm), trials in found.items()]
+
+
+def _over_trials(trials: Iterable[Sequence[Mapping[str, Any]]], phase: str) -> Spent:
+    return _mean([_mean([Spent(**draw[phase]) for draw in draws]) for draws in trials])
 
 
 def noted(points: Iterable[Mapping[str, Any]], store: Store) -> dict[str, dict[str, dict[str, float | None]]]:

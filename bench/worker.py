@@ -7,6 +7,7 @@ import enum
 import functools
 import hashlib
 import json
+import math
 import os
 import signal
 import threading
@@ -92,10 +93,10 @@ def _run(task: Task, store: Store) -> Taken | str:
     from ltcore.kinds import Env, Job, run
     from ltcore.training.loop import Stopped
 
-    started, drawn_J = time.monotonic(), energy.joules(_world["device"])
+    meter = _Meter(_world["device"])
     try:
         jobs = [Job(d["kind"], d["params"], {role: store.load(*ref) for role, ref in d["inputs"].items()}) for _, d in task.stages]
-        results = run(jobs, Env(_world["library"], _data, _world["device"], _checkpoints(task, store)))
+        results = run(jobs, Env(_world["library"], _data, _world["device"], _checkpoints(task, store, meter)))
     except Stopped:
         return Taken.STOPPED
     except UserError:
@@ -106,9 +107,7 @@ def _run(task: Task, store: Store) -> Taken | str:
         return f"out of GPU memory with {_stack(len(task.stages))} ({error})".splitlines()[0]
     except Exception as error:  # one stage's defect must not take the others down; the line and the log say which
         return _defect(store, task, error)
-    wall_s = (time.monotonic() - started) / len(jobs)
-    spent = energy.spent(drawn_J, energy.joules(_world["device"]), len(jobs))
-    made_by = {**machine.facts(_world["device"]), "stack": len(jobs), "wall_s": round(wall_s, 3), **spent}
+    made_by = {**machine.facts(_world["device"]), "stack": len(jobs), **meter.told(len(jobs))}
     for (stage_hash, described), result in zip(task.stages, results):
         record = {
             "stage": described, "values": [dataclasses.asdict(v) for v in result.values], "curves": dict(result.curves),
@@ -167,7 +166,46 @@ def _checkpoint_name(task: Task) -> str:
     return hashes[0] if len(hashes) == 1 else hashlib.sha256(" ".join(hashes).encode()).hexdigest()
 
 
-def _checkpoints(task: Task, store: Store) -> Any:
+SPENT = "spent"  # in a checkpoint: seconds and joules so far, NaN where a sitting had no counter
+
+
+class _Meter:
+    """Seconds and joules of a task over all the sittings in which it was trained.
+
+    A checkpoint keeps what was spent until then. What a sitting that was killed did after its last checkpoint is lost and done again,
+    so it counts once, as does all of a stage that can't save itself.
+    """
+
+    def __init__(self, device: str):
+        self.device, self.started_s, self.started_J = device, time.monotonic(), energy.joules(device)
+        self.before_s, self.before_J = 0.0, 0.0
+
+    def read(self) -> tuple[float, float]:
+        now_J = energy.joules(self.device)
+        here_J = math.nan if self.started_J is None or now_J is None else now_J - self.started_J
+        return self.before_s + time.monotonic() - self.started_s, self.before_J + here_J
+
+    def told(self, shares: int) -> dict[str, float]:
+        """What a record says of it: seconds, and where there was a counter throughout joules, of one of ``shares`` replicates."""
+        wall_s, joules = self.read()
+        return {"wall_s": round(wall_s / shares, 3), **energy.spent(0.0, None if math.isnan(joules) else joules, shares)}
+
+    def packed(self, tensors: Mapping[str, Any]) -> dict[str, Any]:
+        """A checkpoint's tensors, and what was spent."""
+        import torch
+
+        return {**tensors, SPENT: torch.tensor(self.read(), dtype=torch.float64)}
+
+    def unpacked(self, saved: dict[str, Any] | None) -> dict[str, Any] | None:
+        """Goes on from what earlier sittings spent; what is left is the training's own. An older checkpoint tells no joules and no seconds."""
+        if saved is None:
+            return None
+        own = dict(saved)
+        self.before_s, self.before_J = own.pop(SPENT).tolist() if SPENT in own else (0.0, math.nan)
+        return own
+
+
+def _checkpoints(task: Task, store: Store, meter: _Meter) -> Any:
     from ltcore.training.loop import Checkpoints
 
     name, last = _checkpoint_name(task), [time.monotonic()]
@@ -176,7 +214,7 @@ def _checkpoints(task: Task, store: Store) -> Any:
         return time.monotonic() - last[0] > CHECKPOINT_S
 
     def save(tensors: Mapping[str, Any]) -> None:
-        store.save_checkpoint(name, tensors)
+        store.save_checkpoint(name, meter.packed(tensors))
         last[0] = time.monotonic()
 
-    return Checkpoints(lambda: store.load_checkpoint(name), save, due, lambda: task.deadline is not None and time.time() > task.deadline)
+    return Checkpoints(lambda: meter.unpacked(store.load_checkpoint(name)), save, due, lambda: task.deadline is not None and time.time() > task.deadline)

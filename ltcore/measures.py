@@ -82,17 +82,17 @@ MEASURES: dict[str, Callable[[Job], list[Value]]] = {
 def _linear_path(job: Job, env: Env) -> Result:
     """Test accuracy on the straight path between two trained networks, and how far it falls below the mean of its two ends."""
     p, data = job.params, env.dataset(job.params["data"])
-    accuracies = paths.accuracies(module_of(p, env), data, Streams(**p["streams"]), job.inputs["a"], job.inputs["b"], p["points"])
+    accuracies, failed = paths.read(module_of(p, env), data, Streams(**p["streams"]), job.inputs["a"], job.inputs["b"], p["points"])
     drop = (accuracies[0] + accuracies[-1]) / 2 - min(accuracies)
     curves = {"place": paths.places(p["points"]), "test_accuracy_pct": accuracies}
-    return Result(values=[Value("max_accuracy_drop_on_path_pp", drop, None, 100 / len(data.test))], curves=curves)
+    return Result(values=[Value("max_accuracy_drop_on_path_pp", drop, None, 100 / len(data.test))], curves=curves, facts={"failed": failed})
 
 
 def _top5(job: Job, env: Env) -> Result:
     """Share of test examples whose class is among the five that a trained network, a smaller one maybe, gives most."""
     module, data = module_of(job.params, env, job.inputs.get("channels")), env.dataset(job.params["data"])
-    value = ranks.top_pct(module, data, Streams(**job.params["streams"]), job.inputs["state"], 5)
-    return Result(values=[Value("test_top5_pct", value, "end", 100 / len(data.test))])
+    value, failed = ranks.read(module, data, Streams(**job.params["streams"]), job.inputs["state"], 5)
+    return Result(values=[Value("test_top5_pct", value, "end", 100 / len(data.test))], facts={"failed": failed})
 
 
 def _layer_density(job: Job, env: Env) -> Result:

@@ -7,12 +7,21 @@ from __future__ import annotations
 import dataclasses
 import operator
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from ltcore.errors import UsageError
 from ltcore.names import nearest
+
+
+def seen_shape(input_shape: Sequence[int], enlarge: int = 0) -> tuple[int, ...]:
+    """Shape of what the first layer reads: of images, with the height and width to which the network itself enlarges them.
+
+    Args:
+        enlarge: the model's option of that name, or the module's attribute; 0 for networks that read images as they are.
+    """
+    return (*input_shape[:-2], enlarge, enlarge) if enlarge else tuple(input_shape)
 
 
 @dataclass(frozen=True)

@@ -80,6 +80,7 @@ def test_what_is_left_is_the_mean_of_the_iterates(small_data):
         assert torch.equal(mean.state[n], (a.state[n] + b.state[n]) / 2), n
     assert all(torch.equal(mean.optimizer[n], t) for n, t in plain.optimizer.items())
     assert mean.metrics[LAST] == plain.metrics["end"] != mean.metrics["end"] and LAST not in plain.metrics
+    assert mean.facts["averaged"] == 2 and "averaged" not in plain.facts
 
 
 def test_statistics_are_those_of_the_averaged_net_over_one_epoch(small_data):
@@ -104,6 +105,7 @@ def test_the_end_is_read_with_the_average_in_place(small_data):
 def test_without_an_iterate_to_take_nothing_changes(small_data):
     (none,), (plain,) = trained(small_data, average=Average(12, 1)), trained(small_data, average=None)
     assert all(torch.equal(t, none.state[n]) for n, t in plain.state.items()) and none.metrics == plain.metrics
+    assert none.facts["averaged"] == 0
 
 
 def test_early_stopping_still_means_the_iterate_at_the_minimum(small_data):

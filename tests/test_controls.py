@@ -15,6 +15,7 @@ from bench.store import Store
 from ltcore.errors import UserError
 from ltcore.training import supervised
 from replications import papers, registry
+from replications.papers_schema import Test
 from replications.schema import Arm, Control, Scaled
 
 
@@ -98,13 +99,45 @@ def test_a_control_may_be_narrowed_to_the_network_that_it_runs():
 def test_a_control_runs_and_judges_the_network_that_it_names():
     """Of five experiments of one id that of the target, and of the claim its tests: ResNet-56, not ResNet-32 and no VGG."""
     paper, claim = registry.load("elastic2021"), claims.by_id(papers.load("elastic2021"), "ett-near-imp")
-    control = Control((claim.id,), "shuffled-mask", "mnist1d", "cifar10-resnet-all-pairs", Scaled(2, 1, (Arm("dense"),)), {"target": ("resnet56",)})
+    scaled, only = Scaled(2, 1, (Arm("dense"),)), {"target": ("resnet56",)}
+    control = Control((claim.id,), "shuffled-mask", "mnist1d", "cifar10-resnet-all-pairs", scaled, only)
     assert [e.condition for e, _ in controls._run_by(paper, control, "none")] == [{"target": "resnet56"}]
     own = controls._on_protocol(claim, "cifar10-resnet-all-pairs", control.only)
     wants = [w for p in claims.parts(claims.tree(own)) for o in p.operands for w in o.wants]
     assert {(w["target"], w["level"]) for w in wants} == {("resnet56", n) for n in (3, 6, 10)} and len(wants) == 6
     with pytest.raises(UserError, match="name another experiment"):
         controls._on_protocol(claim, "cifar10-resnet-all-pairs", {"target": ("resnet20",)})
+
+
+A, B = {"arm": "ticket"}, {"arm": "reinit"}
+NARROWED = [  # a test, and the networks that are left of it for a pair that runs vgg16 alone; None: it speaks of another
+    ({"difference": [A, B], "for_any": {"network": ["vgg16", "resnet18"]}}, {"vgg16"}),
+    ({"difference": [A, B], "for_any": {"network": ["resnet18"]}}, None),
+    ({"difference": [A, B], "for_each": {"network": ["vgg16", "resnet18"]}, "for_any": {"level": [1, 2]}}, {"vgg16"}),
+    ({"difference": [A, B], "mean_over": {"network": ["vgg16", "resnet18"]}}, None),
+    ({"difference": [{**A, "network": "vgg16"}, {**B, "network": "resnet18"}]}, None),
+    ({"difference": [{**A, "network": "vgg16"}, B]}, {"vgg16"}),
+    ({"difference": [{"difference": [A, {**A, "network": "resnet18"}]}, B], "network": "vgg16"}, None),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("said", "left"), NARROWED)
+def test_choices_operands_and_means_are_narrowed_too(said, left):
+    over = {"mean_over": said["mean_over"]} if "mean_over" in said else {}
+    difference = [{**operand, **over} for operand in said["difference"]]
+    test = Test(**{k: v for k, v in said.items() if k != "mean_over"} | {"difference": difference, "metric": "test_accuracy_pct", "greater_than": 0})
+    claim = claims.by_id(papers.load("earlybird2020"), "mask-distance-settles").model_copy(update={"tests": [test], "protocols": ["p"]})
+    narrowed = controls._narrowed(test, claim, {"network": ("vgg16",)})
+    assert (narrowed is None) == (left is None)
+    if left is not None:
+        parts = claims.parts(claims.tree(claim.model_copy(update={"tests": [narrowed]})))
+        assert {w["network"] for p in parts for o in p.operands for w in o.wants if "network" in w} == left
+
+
+def test_a_control_that_fits_no_experiment_is_one_line():
+    control = Control(("ett-near-imp",), "shuffled-mask", "mnist1d", "cifar10-resnet-all-pairs", Scaled(2, 1, (Arm("dense"),)), {"target": ("resnet1000",)})
+    with pytest.raises(UserError, match="no experiment cifar10-resnet-all-pairs of elastic2021 has target resnet1000"):
+        list(controls._run_by(registry.load("elastic2021"), control, "none"))
 
 
 def test_a_control_is_judged_by_the_tests_of_its_own_network_alone():

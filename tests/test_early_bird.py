@@ -294,8 +294,18 @@ def test_top_5_is_read_of_the_network_that_an_arm_leaves(digits, done):
         state = results[stage.inputs["state"].stage].artefacts["state"]
         assert all(torch.equal(w, state[n]) for n, w in done[name][1].artefacts["state"].items())
         top1 = next(v.value for v in done[name][1].values if v.metric == "test_accuracy_pct")
-        found = [ranks.top_pct(_net(stage, results), digits, Streams([0, "split"], [0, "order"]), state, k) for k in (1, 5, 10)]
+        found = [ranks.read(_net(stage, results), digits, Streams([0, "split"], [0, "order"]), state, k)[0] for k in (1, 5, 10)]
         assert found == [pytest.approx(top1), value.value, 100] and top1 < value.value < 100
+        assert results[stage].facts["failed"] == done[name][1].facts["failed"]
+
+
+@pytest.mark.parametrize(("value", "failed"), [(0.0, "stayed at chance"), (float("nan"), "diverged"), (float("inf"), "diverged")])
+def test_top_5_of_a_network_that_learned_nothing_is_no_good_trial(digits, done, value, failed):
+    """Half of the ten classes are among the five that a network gives most which gives all alike."""
+    stage = early_bird.dense_top5(trial(digits), plan=PLAN)
+    spoilt = {n: torch.full_like(t, value) if n.startswith("fc") or t.dim() == 2 else t for n, t in done["dense"][1].artefacts["state"].items()}
+    result = run([Job("measure", stage.params, {"state": spoilt})], Env(Library(), lambda _: digits))[0]
+    assert result.facts["failed"] == failed and result.values[0].value < 70
 
 
 def _net(stage, results):

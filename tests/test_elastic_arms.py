@@ -116,7 +116,8 @@ def test_ett_transfer_from_its_own_data_is_ett_and_at_its_own_depth_transfer(sma
 
 def test_shuffled_mask_breaks_what_travels_to_other_data_too(small_data):
     plain, broken = (trial(small_data, recipe=changed(SHORT, {"control": c})) for c in ("none", "shuffled-mask"))
-    plain, broken = (dataclasses.replace(t, sources={"there": Source(t.recipe, dataclasses.replace(t.data, name="there"))}, _memo={}) for t in (plain, broken))
+    there = dataclasses.replace(plain.data, name="there")
+    plain, broken = (dataclasses.replace(t, sources={"there": Source(t.recipe, there)}, _memo={}) for t in (plain, broken))
     whole, other = (arms.ett_transfer(t, 2, source="there", network="mlp-2") for t in (plain, broken))
     assert whole.inputs["state"] == other.inputs["state"] and other.inputs["mask"].stage.inputs["mask"] == whole.inputs["mask"]
 
@@ -207,6 +208,18 @@ def test_a_path_by_hand(small_data):
     ]
     assert result.curves["test_accuracy_pct"] == pytest.approx(expected)
     assert result.values[0].value == pytest.approx((expected[0] + expected[2]) / 2 - min(expected))
+
+
+@pytest.mark.parametrize(("spoilt", "failed"), [(0.0, "stayed at chance"), (float("nan"), "diverged")])
+@pytest.mark.parametrize("end", ["a", "b"])
+def test_a_path_from_or_to_a_network_that_learned_nothing_is_no_good_trial(small_data, spoilt, failed, end):
+    one = trial(small_data, recipe=changed(RECIPE, {"length": "200it"}))
+    results = run_all([one.ticket(0)], small_data)
+    good = results[one.ticket(0)].artefacts["state"]
+    states = {role: {n: torch.full_like(t, spoilt) for n, t in good.items()} if role == end else good for role in "ab"}
+    run = [kinds.Job("measure", {"what": "linear-path", "points": 3, **one.on_data()}, given) for given in (states, {"a": good, "b": good})]
+    found = [kinds.run([job], kinds.Env(Library(), lambda _: small_data))[0].facts["failed"] for job in run]
+    assert found == [failed, ""]
 
 
 def test_running_statistics_are_averaged_as_weights_are():

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import math
+import types
 
 import pytest
 import torch
 
+from bench import execute
 from ltcore import arms, kinds, masks
 from ltcore.data import load
 from ltcore.imp import DataFacts, Source, Trial
 from ltcore.library import Library
 from ltcore.recipe import changed
 from ltcore.stages import with_ancestors
+from ltcore.training import supervised
 from replications import elastic2021_imagenet as ours
 from tests.conftest import image_folder
 from tests.nets import needs_torchvision
@@ -48,7 +51,8 @@ def one(sets) -> Trial:
 def done(one, sets) -> dict:
     """One graph: tickets from ResNet-101 and SNIP's on the images in files, and a ticket that moves on to digits."""
     body = changed(one.recipe, {"pruning": ours.BODY})
-    taker = Trial(changed(ours.ENLARGED, ours.SMALL_TAKER), facts(sets["digits"]), 0, sources={"imagenet": Source(body, facts(sets["imagenet"]))})
+    giver = {"imagenet": Source(body, facts(sets["imagenet"]))}
+    taker = Trial(changed(ours.ENLARGED, ours.SMALL_TAKER), facts(sets["digits"]), 0, sources=giver)
     stages = {"ett": arms.ett(one, 1, source="resnet101"), "snip": arms.snip(one, 1)}
     stages["moved"] = arms.ett_transfer(taker, 1, source="imagenet", network="resnet101")
     results = run(stages.values(), sets)
@@ -66,7 +70,8 @@ def test_every_arm_trains_to_the_end_at_its_sparsity(done):
 def test_the_transform_went_stage_by_stage_and_starts_at_the_rewind_step(one, done):
     stage = done["stages"]["ett"]
     moved = {role: out.stage for role, out in stage.inputs.items()}
-    assert done["all"][moved["mask"]].facts["block_maps"] == [[0, 1, 2], [0, 1, 2, 3], [0, 1, 2, 3, 4, 5], [0, 1, 2]]  # of 3, 4, 23, 3 blocks
+    maps = done["all"][moved["mask"]].facts["block_maps"]
+    assert maps == [[0, 1, 2], [0, 1, 2, 3], [0, 1, 2, 3, 4, 5], [0, 1, 2]]  # of 3, 4, 23 and 3 blocks
     mask = done["all"][moved["mask"]].artefacts["mask"]
     assert {"conv1.weight", "fc.weight", "layer3.5.conv3.weight", "layer4.0.downsample.0.weight"} <= set(mask)
     assert done["ett"].facts["density_prunable"] == masks.kept(mask) / masks.size(mask)
@@ -93,3 +98,36 @@ def test_rigl_stretches_drops_and_warm_up(one):
 def test_epoch_5_is_where_the_warm_up_ends():
     whole = Trial(ours.IMAGENET, DataFacts("imagenet", "made-up", 1_281_167, (3, 224, 224), 1000, True), 0)
     assert whole.rewind_it == ours.IMAGENET.optimizer.warmup_it == 5 * 1251 and whole.length_it == 90 * 1251
+
+
+def test_table_7_is_not_compared_number_by_number():
+    """Whose optimiser, batch size and epochs the paper does not print."""
+    assert "does not say" in ours.TO_CIFAR10.scaled["paper", "cifar10"].note
+
+
+# ---- images that the network enlarges --------------------------------------------------------------------------
+def test_a_stack_is_small_where_the_network_enlarges_images():
+    """2^26 numbers a batch: 128 images of 3 x 224 x 224 are 19 million."""
+    cifar10 = DataFacts("cifar10", "made-up", 50_000, (3, 32, 32), 10)
+    large, small = (Trial(changed(ours.ENLARGED, {"model.options": {"arch": "resnet18", **o}}), cifar10, 0).ticket(0) for o in ({"enlarge": 224}, {}))
+    assert [execute.most_stacked(stage, 256) for stage in (large, small)] == [3, 170]
+
+
+@pytest.mark.parametrize("device, copies, enlarge, expected", [
+    ("cuda", 1, 224, 128), ("cuda", 3, 224, 42), ("cuda", 1000, 224, 1), ("cpu", 1, 224, 128), ("cuda", 1, 0, 5000), ("cpu", 1, 0, 500), ("cpu", 1, 32, 500),
+])  # fmt: skip
+def test_an_evaluation_takes_as_many_images_as_the_network_can_enlarge(device, copies, enlarge, expected):
+    x = torch.empty(9, 3, 32, 32)
+    data = types.SimpleNamespace(decoded=False, input_shape=(3, 32, 32), train=types.SimpleNamespace(x=x))
+    batches = types.SimpleNamespace(data=data, device=torch.device(device), streams=[None] * copies)
+    assert supervised.examples_a_pass(batches, enlarge) == expected
+
+
+def test_training_and_linear_paths_ask_the_network_whether_it_enlarges(sets, monkeypatch):
+    asked, real = [], supervised.examples_a_pass
+    monkeypatch.setattr(supervised, "examples_a_pass", lambda batches, enlarge=0: asked.append(enlarge) or real(batches, enlarge))
+    one = Trial(changed(ours.ENLARGED, {**ours.SMALL_TAKER, "length": "0it", "rewind": "0it"}), facts(sets["digits"]), 0)
+    dense = one.ticket(0)
+    path = one.measure("linear-path", {role: dense.out("state") for role in "ab"}, points=2, **one.on_data())
+    run([path], sets)
+    assert len(asked) >= 3 and set(asked) == {32}

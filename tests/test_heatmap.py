@@ -95,16 +95,16 @@ def test_speed_up_is_set_against_flops():
         m={"stage": {"kind": "measure", "params": {}}, "facts": {}, "machine": {"wall_s": 1}},
     )  # fmt: skip
     ticket = {"arm": "early-bird", "channels_remaining_pct": 50}
-    points = [("d", {"arm": "dense"}), ("a", ticket), ("b", ticket), ("m", ticket), ("gone", ticket)]
-    (row,) = costs.rows({"points": [{"label": "x", "stage": s, "condition": c} for s, c in points]}, store)
-    assert (row.n, row.dense_ms, row.flops_pct, row.on_paper) == (2, 20.0, 25.0, 4.0)
+    points = [("d", 0, {"arm": "dense"}), ("a", 0, ticket), ("b", 1, ticket), ("m", 1, ticket), ("gone", 2, ticket), ("b", 1, ticket)]
+    (row,) = costs.rows({"points": [{"label": "x", "trial": t, "stage": s, "condition": c} for s, t, c in points]}, store)
+    assert (row.n, row.dense_ms, row.flops_pct, row.on_paper) == (2, 20.0, 25.0, 4.0)  # two draws of trial 1 count once
     assert row.ticket_ms == pytest.approx(50 / 6) and row.speed_up == pytest.approx(2.4)
     assert "| x            | channels_remaining_pct 50 |" in costs.render([row]) and "| 0.60" in costs.render([row])
 
 
 def test_tickets_without_a_dense_net_beside_them_are_left_out():
     store = Records(a=record(1.0, 10, flops_remaining_pct=50.0))
-    assert costs.rows({"points": [{"label": "x", "stage": "a", "condition": {"arm": "early-bird"}}]}, store) == []
+    assert costs.rows({"points": [{"label": "x", "trial": 0, "stage": "a", "condition": {"arm": "early-bird"}}]}, store) == []
 
 
 # ---- search, retraining and both -------------------------------------------------------------------------------
@@ -121,7 +121,7 @@ GRAPH = {
     "small": node("transform", 9.0, state="first", channels="mask"),
     "ticket": node("train", 1.5, 15.0, state="small", channels="mask"),
 }  # fmt: skip
-POINTS = [{"label": "x", "stage": s, "condition": {"arm": arm, **more}} for s, arm, more in (
+POINTS = [{"label": "x", "trial": 0, "stage": s, "condition": {"arm": arm, **more}} for s, arm, more in (
     ("dense", "dense", {}), ("ticket", "early-bird", {"epoch_drawn": 5}), ("mask", "early-bird", {}))]  # fmt: skip
 
 
@@ -130,6 +130,14 @@ def test_what_came_before_a_network_is_its_search_and_a_cut_run_is_one():
     assert (dense.search, dense.retraining) == (phases.Spent(0, 0), phases.Spent(5.0, 50.0))
     assert (ticket.search, ticket.retraining) == (phases.Spent(2.5, 25.0), phases.Spent(1.5, 15.0))
     assert phases.render([dense, ticket]).splitlines()[-1].split() == ["|", "x", "|", "early-bird:", "epoch_drawn", "5", "|", "1", "|", "2.5", "|", "1.5", "|", "4.0", "|", "25.0", "|", "15.0", "|", "40.0", "|"]
+
+
+def test_draws_of_a_trial_count_once():
+    """Trial 0 has two draws of 1 and 3 s, trial 1 one of 8 s: 5 s a trial, not 4."""
+    store = Records(a=node("train", 1.0, 10.0), b=node("train", 3.0, 30.0), c=node("train", 8.0, 40.0))
+    points = [{"label": "x", "trial": t, "stage": s, "condition": {"arm": "reinit"}} for s, t in (("a", 0), ("b", 0), ("c", 1))]
+    (row,) = phases.rows({"points": points}, store)
+    assert (row.n, row.retraining) == (2, phases.Spent(5.0, 30.0))
 
 
 def test_energy_is_told_where_every_stage_has_it():

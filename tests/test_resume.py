@@ -186,13 +186,14 @@ def test_a_long_stage_goes_on_from_its_checkpoint(tmp_path, monkeypatch):
     assert process.exitcode == -signal.SIGKILL
     killed, stage = Store(tmp_path / "killed"), tasks[1].stages[0][0]
     assert not killed.has(stage) and int(killed.load_checkpoint(stage)["progress"][0]) == 129  # saved at 1, 65 and 129
+    spent_s = round(float(killed.load_checkpoint(stage)["spent"][0]), 3)
 
     steps, index = [], supervised.Batches.index
     monkeypatch.setattr(supervised.Batches, "index", lambda self, t: steps.append(t) or index(self, t))
     begin(tmp_path / "killed")
     assert worker.work(tasks[1]) is worker.Taken.DONE
     assert min(t for t in steps if t) == 129 and max(steps) == 399
-    assert killed.load_checkpoint(stage) is None
+    assert killed.load_checkpoint(stage) is None and killed.record(stage)["machine"]["wall_s"] >= spent_s > 0
 
     begin(tmp_path / "straight")
     assert [worker.work(task) for task in tasks] == [worker.Taken.DONE] * 2
@@ -217,6 +218,60 @@ def test_a_deadline_stops_a_stage_in_its_middle_and_saves_it(tmp_path, monkeypat
     late = worker.Task(dense.stages, dense.keep, deadline=time.time() - 1)
     assert worker.work(late) is worker.Taken.STOPPED
     assert Store(tmp_path).load_checkpoint(dense.stages[0][0]) is not None
+
+
+class Clock:
+    """Seconds and joules that pass only where a test says so; ``time.time`` is the machine's own."""
+
+    def __init__(self, joules: float | None):
+        self.seconds, self.joules, self.time = 0.0, joules, time.time
+
+    def monotonic(self) -> float:
+        return self.seconds
+
+    def goes_on(self, seconds: float, joules: float) -> None:
+        self.seconds, self.joules = self.seconds + seconds, None if self.joules is None else self.joules + joules
+
+
+def sitting(store: Path, monkeypatch, task: worker.Task, clock: Clock, seconds: float, joules: float) -> worker.Taken:
+    """Works on a task; so much passes before its inputs are there."""
+    load = Store.load
+
+    def slowly(self, *ref):
+        clock.goes_on(seconds, joules)
+        return load(self, *ref)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(worker, "time", clock)
+        patch.setattr(worker.energy, "joules", lambda device: clock.joules)
+        patch.setattr(Store, "load", slowly)
+        begin(store)
+        return worker.work(task)
+
+
+@pytest.mark.parametrize("first, second, joules", [(10.0, 7000.0, 50.0), (None, 7000.0, None), (10.0, None, None)])
+def test_seconds_and_joules_are_those_of_all_sittings(tmp_path, monkeypatch, first, second, joules):
+    """The counter of a GPU starts anew with its driver, and may be there in one sitting alone."""
+    monkeypatch.setattr(worker, "_world", {})
+    init, dense = dense_task()
+    begin(tmp_path)
+    assert worker.work(init) is worker.Taken.DONE
+    late = worker.Task(dense.stages, dense.keep, deadline=time.time() - 1)
+    assert sitting(tmp_path, monkeypatch, late, Clock(first), 100.0, 30.0) is worker.Taken.STOPPED
+    assert sitting(tmp_path, monkeypatch, dense, Clock(second), 11.0, 20.0) is worker.Taken.DONE
+    machine = Store(tmp_path).record(dense.stages[0][0])["machine"]
+    assert (machine["wall_s"], machine.get("energy_J")) == (111.0, joules)
+
+
+def test_what_was_spent_is_no_part_of_what_a_loop_is_given(tmp_path, monkeypatch):
+    monkeypatch.setattr(worker, "_world", {})
+    task, store = worker.Task([("a", {})], {}), Store(tmp_path)
+    worker._checkpoints(task, store, worker._Meter("cpu")).save({"weights": torch.ones(2)})
+    assert store.load_checkpoint("a").keys() == {"weights", worker.SPENT}
+    assert worker._checkpoints(task, store, worker._Meter("cpu")).load().keys() == {"weights"}
+    store.save_checkpoint("a", {"weights": torch.ones(2)})  # of an older version
+    meter = worker._Meter("cpu")
+    assert worker._checkpoints(task, store, meter).load().keys() == {"weights"} and meter.before_s == 0.0
 
 
 def test_a_stage_that_another_holds_is_left_to_it(tmp_path, monkeypatch):

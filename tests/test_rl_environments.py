@@ -199,7 +199,8 @@ class Corridor:
 
 def test_a_user_brings_an_environment_of_their_own():
     world = from_user("corridor", worlds.World("Corridor", Corridor, (2,), 2, options={"length": 3}))
-    assert (world.name, world.input_shape, world.classes) == ("corridor", (2,), 2)
+    assert (world.name, world.input_shape, world.classes, world.source) == ("corridor", (2,), 2, "environment Corridor")
+    assert worlds.load("cartpole-v0").source == "environment CartPole-v0 (random play 21.9, solved or human play 195)"
     copies = world.make(4, 0)
     steps = [copies.step(np.ones(4, dtype=np.int64)) for _ in range(3)]
     assert [s.over.all() for s in steps] == [False, False, True]

@@ -213,7 +213,7 @@ def test_rule_7_the_test_set_selects_nothing(small_data):
 
 def test_rule_7_the_test_set_is_read_only_where_the_protocol_reads_it(small_data, monkeypatch):
     read, evaluate = [], supervised.evaluate
-    monkeypatch.setattr(supervised, "evaluate", lambda engine, b, part: (read.append(part), evaluate(engine, b, part))[1])
+    monkeypatch.setattr(supervised, "evaluate", lambda engine, b, part, *more: (read.append(part), evaluate(engine, b, part, *more))[1])
     _, result = overfitting(small_data, **{"evaluate.test": ("early-stop", "100it"), "evaluate.train": ()})
     assert read.count("test") == 2 and "train" not in read
     assert {v.at for v in result.values if v.metric == "test_loss"} == {"early-stop", "100it"}

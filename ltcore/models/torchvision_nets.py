@@ -49,6 +49,7 @@ def torchvision_net(input_shape: Sequence[int], classes: int, arch: str = "resne
     if isinstance(net, models.ResNet):
         net.channel_links, net.unit_stages = _resnet_links(net), _resnet_stages(net)
     if enlarge:
+        net.enlarge = enlarge
         net.register_forward_pre_hook(functools.partial(_enlarged, enlarge))
     return net
 

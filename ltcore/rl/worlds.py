@@ -67,7 +67,9 @@ class Environment:
 
     @property
     def source(self) -> str:
-        return f"environment {self.world.label}"
+        """With the returns to compare with, so that they stand wherever a result says what it was trained on."""
+        w = self.world
+        return f"environment {w.label}" + ("" if w.random is None or w.solved is None else f" (random play {w.random:g}, solved or human play {w.solved:g})")
 
     @property
     def input_shape(self) -> tuple[int, ...]:

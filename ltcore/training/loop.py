@@ -344,6 +344,8 @@ def _row(r: int, reading: _Reading, segment: Segment, run: _Run, end: Mapping[st
     mask = {n: (m[r] != 0).cpu() for n, m in run.masks.items()}
     tracked = {n: noted[: len(_checks(segment)), r] for n, noted in run.tracked.items()}
     facts |= batches.facts | ({"stopped_it": segment.stop} if tracked else {})
+    if segment.average:
+        facts["averaged"] = len(averaging.points(segment.average, segment.start, segment.stop))  # 0: the end is the last iterate
     return Trained({n: t[r].cpu() for n, t in end.items()}, optimizer, metrics, curves, facts, mask, tracked)
 
 

@@ -7,17 +7,19 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ltcore import seeds
 from ltcore.data import Dataset, split
 from ltcore.data.augment import crop_draws, crop_flip
 from ltcore.data.images import Decoding
+from ltcore.recipe import seen_shape
 from ltcore.training.goal import Goal
 
 AHEAD = 2  # batches that are decoded while one is trained on
 DECODED_CHUNK = 128  # examples an evaluation pass of images of ImageNet's size: 0.8 GB of ResNet-50's activations
+MOST_INPUTS = DECODED_CHUNK * 3 * 224 * 224  # numbers that the first layers of a stack read in a pass, where networks enlarge images
 CHUNK = {"cpu": 500, "cuda": 10_000}  # examples an evaluation pass; 500 rows of LeNet's activations stay in a core's cache
 
 
@@ -136,13 +138,13 @@ class Batches:
 
 
 @torch.no_grad()
-def evaluate(backend: Any, batches: Batches, part: str) -> tuple[Tensor, Tensor]:
-    """Mean cross-entropy and accuracy in percent over a whole part, each (R,) float64; the last batch counts like every other."""
-    n, step = batches.size(part), CHUNK[batches.device.type]
-    if batches.data.decoded:
-        step = DECODED_CHUNK
-    elif batches.device.type == "cuda" and batches.data.train.x.dim() == 4:  # feature maps of a whole stack, up to 256 KiB an image and layer
-        step = max(step // (2 * len(batches.streams)), 100)
+def evaluate(backend: Any, batches: Batches, part: str, module: nn.Module | None = None) -> tuple[Tensor, Tensor]:
+    """Mean cross-entropy and accuracy in percent over a whole part, each (R,) float64; the last batch counts like every other.
+
+    Args:
+        module: the network, of which is asked whether it enlarges images.
+    """
+    n, step = batches.size(part), examples_a_pass(batches, getattr(module, "enlarge", 0))
     total = torch.zeros(len(batches.streams), 2, dtype=torch.float64, device=batches.device)
     for a in range(0, n, step):
         x, y = batches.chunk(part, a, min(a + step, n))
@@ -150,6 +152,18 @@ def evaluate(backend: Any, batches: Batches, part: str) -> tuple[Tensor, Tensor]
         total[:, 0] += F.cross_entropy(out.flatten(0, 1), y.flatten(), reduction="none").reshape(y.shape).double().sum(1)
         total[:, 1] += (out.argmax(2) == y).sum(1)
     return total[:, 0] / n, total[:, 1] * (100 / n)
+
+
+def examples_a_pass(batches: Batches, enlarge: int = 0) -> int:
+    """How many an evaluation takes at once, of each of the stack's replicates."""
+    step, copies = CHUNK[batches.device.type], len(batches.streams)
+    if batches.data.decoded:
+        return DECODED_CHUNK
+    if batches.device.type == "cuda" and batches.data.train.x.dim() == 4:  # feature maps of a whole stack, up to 256 KiB an image and layer
+        step = max(step // (2 * copies), 100)
+    if enlarge:
+        step = min(step, max(1, MOST_INPUTS // (copies * math.prod(seen_shape(batches.data.input_shape, enlarge)))))
+    return step
 
 
 def _labels(y: Tensor, streams: Streams) -> Tensor:
@@ -169,7 +183,7 @@ def _batches(data: Dataset, segment: Any, streams: Sequence[Streams], dtype: tor
 
 
 def _columns(backend: Any, batches: Batches, part: str, module: Any) -> Tensor:
-    return torch.stack(evaluate(backend, batches, part), dim=1)
+    return torch.stack(evaluate(backend, batches, part, module), dim=1)
 
 
 def failure(metrics: Mapping[str, Mapping[str, float]], batches: Batches) -> str:
