@@ -154,8 +154,8 @@ SETTINGS = (
         "RigL",
         "five times the steps (Table 2); nothing else stated",
         "not there",
-        "uniform sparsity from the initial weights; every 100 iterations 30 %, less by a cosine until 3/4; drops and warm-up stretched too",
-        "Evci et al. 2020, algorithm 1 and section 4.1",
+        "the same sparsity in every layer but the first, which stays dense, from the initial weights; every 100 iterations 30 %, less by a cosine until 3/4; drops and warm-up stretched too",
+        "Evci et al. 2020, section 3 (uniform), algorithm 1 and section 4.1",
     ),
     Setting(
         "ImageNet to CIFAR-10: images",
