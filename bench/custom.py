@@ -24,9 +24,10 @@ def _stacked(source: str, target: str) -> Part:
     losses = (  # (sign, network and data trained, arm)
         (1, at("resnet32", target), "ett"), (-1, at("resnet20", target), "direct-transfer"), (-1, at("resnet32", source), "ett"),
     )  # fmt: skip
-    wanted = [(s * side, {"arm": arm, **where, **(moved if side < 0 else {})}) for s, where, name in losses for side, arm in ((1, "ticket"), (-1, name))]
-    operands = tuple(Operand("cross-dataset-architecture", "test_accuracy_pct", "end", (want,), sign, 0) for sign, want in wanted)
-    text = f"loss of both ({source} to {target}, resnet20 to resnet32) − loss of the data set − loss of the depth, test_accuracy_pct at end < 0"
+    own = [(sign, {"arm": "ticket", **where}) for sign, where, _ in losses]
+    transferred = [(-sign, {"arm": arm, **where, **moved}) for sign, where, arm in losses]
+    operands = tuple(Operand("cross-dataset-architecture", "test_accuracy_pct", "end", (want,), sign, 0) for sign, want in own + transferred)
+    text = f"loss of data set and depth ({source} to {target}, resnet20 to resnet32) − the two single losses, test_accuracy_pct at end < 0"
     return Part("cross-dataset-architecture", "difference", operands, "less_than", 0.0, True, text)
 
 

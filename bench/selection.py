@@ -45,7 +45,7 @@ def select(paper: Paper, flags: Flags) -> Selection:
 
     Raises:
         UsageError: a name is wrong, or means nothing that this scale runs on the data that are there.
-        UserError: data are damaged; or they are missing, and were asked for by an experiment's name or nothing can run without them.
+        UserError: data are missing or damaged, and were asked for by an experiment's name or nothing can run without them.
     """
     load = functools.cache(lambda name: load_data(name, flags.data))
     looked = [_look_up(e, flags.scale, load) for e in paper.select(flags.experiments, flags.scale)]
@@ -60,9 +60,12 @@ def select(paper: Paper, flags: Flags) -> Selection:
 
 
 def _look_up(experiment: Experiment, scale: str, load: Callable[[str], Dataset]) -> Chosen | _Without:
+    """Data that are damaged, and packages that are missing, stop the experiments that need them and no other."""
     try:
         return _looked_up(experiment, scale, load)
-    except PackageMissingError as error:
+    except UsageError:
+        raise
+    except UserError as error:
         return _Without(experiment, error, str(error))
 
 

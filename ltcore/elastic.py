@@ -127,7 +127,8 @@ def stages(module: nn.Module) -> list[Stage]:
         return [Stage(tuple(tuple(unit) for unit in stage)) for stage in module.unit_stages]
     layout = next((found for family, found in LAYOUTS.items() if isinstance(module, family)), None)
     if layout is None:
-        raise UsageError(f"a {type(module).__name__} can't be stretched or squeezed: {', '.join(f.__name__ for f in LAYOUTS)} can, and what says its unit_stages")
+        known = ", ".join(family.__name__ for family in LAYOUTS)
+        raise UsageError(f"a {type(module).__name__} can't be stretched or squeezed: {known} can, and what says its unit_stages")
     return layout(module)
 
 

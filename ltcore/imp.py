@@ -140,6 +140,7 @@ class Trial:
         said = {"name": name, **self.library.source("criteria", name)} | ({"options": options} if options else {})
         params = {**self.net(), "criterion": said, "path": [self.seed, "score", *use]}
         if getattr(self.library.criterion(name), "needs_gradient", False):
+            self._classifies(f"criterion {name!r} scores weights by a gradient")
             params |= {k: v for k, v in self._training(("score",)).items() if k in ("data", "batch_size", "streams")}
         return Stage("score", params, {"weights": weights, "start": start} | ({"mask": mask} if mask else {})).out("scores")
 
@@ -161,7 +162,12 @@ class Trial:
 
     def on_data(self) -> dict[str, Any]:
         """What a measure on data must know: network, data set and streams."""
+        self._classifies("the measure reads accuracies")
         return {**self.net(), **{k: v for k, v in self._training().items() if k in ("data", "streams")}}
+
+    def _classifies(self, why: str) -> None:
+        if self.recipe.task.name != "classify":
+            raise UsageError(f"{why} on labelled examples, which task {self.recipe.task.name} has none of")
 
     def prunable(self) -> dict[str, tuple[int, float]]:
         """Of each tensor that the recipe prunes: its weights, and the share of what remains that goes each round."""

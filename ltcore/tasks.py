@@ -55,9 +55,10 @@ def classified(trained: Trained, params: Mapping[str, Any]) -> list[Value]:
 
 
 def played(trained: Trained, params: Mapping[str, Any]) -> list[Value]:
-    """Mean return of the last episodes of training; in units of one point of one episode."""
+    """Mean return of the last episodes of training; what a test example is elsewhere, one episode is here: its share of the mean."""
     value, n = trained.metrics["end"]["episode_return"], max(trained.facts["return_window"], 1)
-    return [Value("episode_return", value if math.isfinite(value) else -math.inf, "end", 1 / n)]
+    known = math.isfinite(value)
+    return [Value("episode_return", value if known else -math.inf, "end", abs(value) / n if known else 0.0)]
 
 
 def _in_environment(recipe: Recipe, data: Any, n_train: int) -> None:

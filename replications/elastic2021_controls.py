@@ -1,4 +1,4 @@
-"""Negative controls of Chen et al. 2021: MLPs of two and three wide layers stand for ResNet-32 and 56. Values only; see ``docs/controls.md``."""
+"""Negative controls of Chen et al. 2021: MLPs of two and three wide layers for ResNet-32 and 56; see ``docs/controls.md``. Values only."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ SQUEEZED = (
 )
 NEAR = (DENSE, ticket((3, 6, 10)), _moved("ett", "mlp-2", (3, 6, 10)))
 
-# The first two train the same tickets; digits for the third, since on MNIST-1D a transformed ticket is not within a point of the target's own.
+# The first two train the same tickets. The third is on digits, since on MNIST-1D a transformed ticket is not within a point of the target's.
 CONTROLS = (
     Control(
         ("ett-beats-controls",),

@@ -104,7 +104,7 @@ SETTINGS = (
         "Table 6: transfer",
         "of the data set as in morcos2019; ETT only where the network changes (App D)",
         "-",
-        "moved along depth on its own data set, then trained on the other from iteration 1,000; no layer drawn anew, both sets have ten classes",
+        "moved along depth on its own data set, trained on the other from iteration 1,000; no layer drawn anew: both have ten classes",
     ),
     Setting("Table 6: trials", "not stated for SVHN", "-", "3"),
 )

@@ -130,8 +130,8 @@ class Control:
         claims: claim ids. control: name in ``ltcore.imp.CONTROLS``.
         scaled: how ``experiment`` is run on ``data`` for the pair, positive and control alike; without arms, all experiments of that id
             run those that they have at scale ``quick``, with these trials, levels and changes.
-        only: condition -> values to which the claims' tests are narrowed, where they speak of networks that the pair does not run; of several
-            experiments of the id that one is run whose condition it names.
+        only: condition -> values to which the claims' tests are narrowed, where they speak of networks that the pair does not run;
+            of several experiments of the id that one is run whose condition it names.
     """
 
     claims: tuple[str, ...]

@@ -116,7 +116,8 @@ def test_ett_transfer_from_its_own_data_is_ett_and_at_its_own_depth_transfer(sma
 
 def test_shuffled_mask_breaks_what_travels_to_other_data_too(small_data):
     plain, broken = (trial(small_data, recipe=changed(SHORT, {"control": c})) for c in ("none", "shuffled-mask"))
-    plain, broken = (dataclasses.replace(t, sources={"there": Source(t.recipe, dataclasses.replace(t.data, name="there"))}, _memo={}) for t in (plain, broken))
+    there = dataclasses.replace(plain.data, name="there")
+    plain, broken = (dataclasses.replace(t, sources={"there": Source(t.recipe, there)}, _memo={}) for t in (plain, broken))
     whole, other = (arms.ett_transfer(t, 2, source="there", network="mlp-2") for t in (plain, broken))
     assert whole.inputs["state"] == other.inputs["state"] and other.inputs["mask"].stage.inputs["mask"] == whole.inputs["mask"]
 

@@ -51,7 +51,8 @@ def one(sets) -> Trial:
 def done(one, sets) -> dict:
     """One graph: tickets from ResNet-101 and SNIP's on the images in files, and a ticket that moves on to digits."""
     body = changed(one.recipe, {"pruning": ours.BODY})
-    taker = Trial(changed(ours.ENLARGED, ours.SMALL_TAKER), facts(sets["digits"]), 0, sources={"imagenet": Source(body, facts(sets["imagenet"]))})
+    giver = {"imagenet": Source(body, facts(sets["imagenet"]))}
+    taker = Trial(changed(ours.ENLARGED, ours.SMALL_TAKER), facts(sets["digits"]), 0, sources=giver)
     stages = {"ett": arms.ett(one, 1, source="resnet101"), "snip": arms.snip(one, 1)}
     stages["moved"] = arms.ett_transfer(taker, 1, source="imagenet", network="resnet101")
     results = run(stages.values(), sets)
@@ -69,7 +70,8 @@ def test_every_arm_trains_to_the_end_at_its_sparsity(done):
 def test_the_transform_went_stage_by_stage_and_starts_at_the_rewind_step(one, done):
     stage = done["stages"]["ett"]
     moved = {role: out.stage for role, out in stage.inputs.items()}
-    assert done["all"][moved["mask"]].facts["block_maps"] == [[0, 1, 2], [0, 1, 2, 3], [0, 1, 2, 3, 4, 5], [0, 1, 2]]  # of 3, 4, 23, 3 blocks
+    maps = done["all"][moved["mask"]].facts["block_maps"]
+    assert maps == [[0, 1, 2], [0, 1, 2, 3], [0, 1, 2, 3, 4, 5], [0, 1, 2]]  # of 3, 4, 23 and 3 blocks
     mask = done["all"][moved["mask"]].artefacts["mask"]
     assert {"conv1.weight", "fc.weight", "layer3.5.conv3.weight", "layer4.0.downsample.0.weight"} <= set(mask)
     assert done["ett"].facts["density_prunable"] == masks.kept(mask) / masks.size(mask)

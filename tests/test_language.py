@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from ltcore import data, kinds
+from ltcore.arms import ARMS
 from ltcore.data import words
 from ltcore.errors import UsageError, UserError
 from ltcore.imp import DataFacts, Trial
@@ -251,6 +252,13 @@ def test_a_trial_that_diverged_or_only_guesses_is_named():
 def test_bad_recipes_are_refused_before_anything_runs(changes, said):
     with pytest.raises(UsageError, match=said):
         lstm_trial(changed(RECIPE, changes))
+
+
+def test_what_reads_labels_is_refused():
+    with pytest.raises(UsageError, match="criterion 'snip' scores weights by a gradient on labelled examples"):
+        ARMS["snip"](lstm_trial(), 1)
+    with pytest.raises(UsageError, match="task language-model has none of"):
+        ARMS["ticket-path"](lstm_trial(), 1)
 
 
 def test_pictures_and_models_without_memory_are_refused(small_data):

@@ -1,10 +1,13 @@
 """The A2C loop: alone or in a stack, broken off or not, under a mask, by its own clock, and that it learns."""
 import dataclasses
+import math
 
 import pytest
 import torch
 
+from ltcore import tasks
 from ltcore.errors import UsageError
+from ltcore.jobs import Value
 from ltcore.models import MODELS, draw_state, skeleton
 from ltcore.recipe import Evaluate, Model, Optimizer, Task
 from ltcore.rl import a2c, worlds
@@ -117,6 +120,14 @@ def test_the_return_is_the_mean_of_the_last_episodes():
     trained = a2c.train(module, data, _segment(stop=50, window=10), [_replicate(draw, 0)])[0]
     assert trained.metrics == {"end": {"episode_return": 5.0}} and trained.facts["return_window"] == 10
     assert set(trained.curves["episode_return"]) == {5.0} and trained.curves["episode"][-1] == trained.facts["episodes"]
+
+
+def test_the_record_has_the_return_and_what_one_episode_weighs_in_it():
+    data, module, draw = _net(max_steps=5)
+    trained = a2c.train(module, data, _segment(stop=50, window=10), [_replicate(draw, 0)])[0]
+    assert tasks.TASKS["a2c"].values(trained, {}) == [Value("episode_return", 5.0, "end", 0.5)]
+    nothing = dataclasses.replace(trained, metrics={"end": {"episode_return": math.nan}})
+    assert tasks.TASKS["a2c"].values(nothing, {}) == [Value("episode_return", -math.inf, "end", 0.0)]
 
 
 def test_batches_as_the_clock():

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from ltcore.data import from_user
-from ltcore.errors import DataMissingError, UsageError
+from ltcore.errors import DataMissingError, PackageMissingError, UsageError
 from ltcore.rl import environments, worlds
 
 gymnasium = pytest.importorskip("gymnasium")
@@ -148,6 +148,15 @@ def test_a_lost_life_ends_what_is_learned_from_but_not_the_game():
     assert step.observation.shape == (2, 4, 84, 84) and step.observation.dtype == np.uint8
 
 
+@pytest.mark.skipif(importlib.util.find_spec("ale_py") is None, reason="needs ale-py")
+def test_a_game_without_its_rom_is_one_line(monkeypatch, tmp_path):
+    with pytest.raises(UsageError, match="ale-py knows no game 'break_out'; did you mean 'breakout'"):
+        worlds.load("atari-breakout", {"game": "break_out"})
+    monkeypatch.setenv("ALE_ROMS_DIR", str(tmp_path))
+    with pytest.raises(PackageMissingError, match=r"Atari Breakout: ale-py's ROM breakout.bin is missing or damaged: pip install"):
+        worlds.load("atari-breakout")
+
+
 def test_a_missing_package_is_one_line_that_says_what_to_do(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(DataMissingError, match=r"LunarLander-v3 needs the package gymnasium: pip install gymnasium"):
@@ -190,7 +199,8 @@ class Corridor:
 
 def test_a_user_brings_an_environment_of_their_own():
     world = from_user("corridor", worlds.World("Corridor", Corridor, (2,), 2, options={"length": 3}))
-    assert (world.name, world.input_shape, world.classes) == ("corridor", (2,), 2)
+    assert (world.name, world.input_shape, world.classes, world.source) == ("corridor", (2,), 2, "environment Corridor")
+    assert worlds.load("cartpole-v0").source == "environment CartPole-v0 (random play 21.9, solved or human play 195)"
     copies = world.make(4, 0)
     steps = [copies.step(np.ones(4, dtype=np.int64)) for _ in range(3)]
     assert [s.over.all() for s in steps] == [False, False, True]

@@ -105,15 +105,18 @@ def test_missing_data_are_an_error_where_they_were_asked_for_or_nothing_else_run
         selection.select(PAPER, Flags("paper", data=mode))
 
 
-def test_damaged_data_are_never_skipped(sets, monkeypatch):
+def test_damaged_data_stop_what_needs_them_with_their_line_and_nothing_else(sets, monkeypatch):
     def load(name: str, mode: str = "auto"):
         if name == "cifar10":
             raise UserError("CIFAR-10: data_batch_3 is damaged")
         return data.from_user(name, (torch.zeros(60, 12), torch.arange(60) % 3, torch.zeros(3, 12), torch.arange(3)))
 
     monkeypatch.setattr(selection, "load_data", load)
+    found = selection.select(PAPER, Flags("paper"))
+    assert [c.experiment for c in found.chosen] == [LENET] and found.skipped == {"resnet18-cifar10": "CIFAR-10: data_batch_3 is damaged"}
+    assert found.notes == ("CIFAR-10: data_batch_3 is damaged: resnet18-cifar10 skipped",)
     with pytest.raises(UserError, match="damaged"):
-        selection.select(PAPER, Flags("paper"))
+        selection.select(PAPER, Flags("paper", ("lenet-mnist", "resnet18-cifar10")))
 
 
 def test_a_fallback_without_a_scale_declared_for_it(sets):

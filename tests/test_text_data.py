@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from pathlib import Path
 
 import pytest
 import torch
 
+from bench import data_verb
 from ltcore import data
 from ltcore.data import number_words, pieces, sources, text_files, words
 from ltcore.data.text_files import Known, TextSet
@@ -105,6 +107,33 @@ def test_an_encoding_is_kept_on_disk_and_made_again_where_it_is_broken(tmp_path,
     (kept,) = (tmp_path / "ltcore").glob("two-*")
     kept.write_bytes(b"broken")
     assert pieces.corpus("two", [pairs, pairs[:1], pairs[1:]], 40, source="test").fingerprint == first.fingerprint
+
+
+def test_a_users_corpus_is_taken_under_its_name_and_checked():
+    mine = data.from_user("mine", made())
+    assert (mine.name, mine.classes, mine.source) == ("mine", 8, "test") and mine.fingerprint == made().fingerprint
+    assert data.from_user("mine", data.load("number-words", train=30, test=5)).test.texts
+    with pytest.raises(UserError, match="a part of it is empty"):
+        data.from_user("mine", words.corpus("made", {**LINES, "valid": []}, {}, source="test"))
+    with pytest.raises(UserError, match="has 3 words but it holds word 7"):
+        data.from_user("mine", dataclasses.replace(made(), words=("a", "b", "c")))
+
+
+# ---- the command line's rows -----------------------------------------------------------------------------------
+def test_rows_say_what_is_there(small, tmp_path):
+    def row(verb, folder):
+        [found] = verb(["small"], folder)
+        return found["status"], found["n_train"], found["advice"]
+
+    def look(names, folder):
+        return [r for r in data_verb.list_sets(folder) if r["name"] in names]
+
+    assert row(look, small) == ("ok", 11, "") and row(data_verb.verify, small) == ("ok", 11, "")
+    (small / "small" / "test.txt").write_text("one line\n")
+    assert row(look, small)[0] == "ok" and row(data_verb.verify, small)[0] == "damaged" and "it has 1 lines" in row(data_verb.verify, small)[2]
+    (small / "small" / "test.txt").unlink()
+    assert row(look, small)[::2] == ("incomplete", "small/test.txt missing; python -m bench data fetch small")
+    assert row(look, tmp_path / "nowhere")[0] == "missing"
 
 
 # ---- files ---------------------------------------------------------------------------------------------------
@@ -208,6 +237,14 @@ def test_a_download_writes_the_files_as_they_are_known(hub, small, tmp_path):
     assert data.load("small", tmp_path / "new").fingerprint == data.load("small", small).fingerprint
     text_files.download(sources.DATASETS["small"], tmp_path / "new")
     assert len(hub.asked) == 1  # what is there is not fetched again
+
+
+def test_fetch_mends_what_is_broken_where_it_lies(hub, small):
+    (small / "small" / "train.txt").unlink()
+    [row] = data_verb.fetch(["small"], small)
+    assert row["status"] == "ok" and data.load("small", small).source == "folder"
+    [row] = data_verb.fetch(["small"], small)
+    assert row["status"] == "ok" and len(hub.asked) == 1
 
 
 def test_a_download_that_is_not_the_set_leaves_nothing(hub, tmp_path):

@@ -7,6 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ltcore.data.corpus import Corpus, Sentences
+from ltcore.data.corpus import build as build_corpus
 from ltcore.data.dataset import Dataset, Split, build
 from ltcore.errors import UserError
 from ltcore.rl.worlds import Environment, World
@@ -14,23 +16,39 @@ from ltcore.rl.worlds import Environment, World
 PARTS = ("x_train", "y_train", "x_test", "y_test")
 
 
-def from_user(name: str, value: Any) -> Dataset | Environment:
+def from_user(name: str, value: Any) -> Dataset | Corpus | Environment:
     """A Dataset called `name`, from a Dataset or from (x_train, y_train, x_test, y_test), tensors or numpy arrays; of a World an Environment.
+
+    A corpus is made by `words.corpus` of lines or by `pieces.corpus` of pairs of sentences.
 
     x is uint8 images, (N, H, W) or (N, C, H, W), prepared as raw / 255, or floats (N, ...) taken as they are (float32); y is whole numbers from 0, (N,).
     """
     if isinstance(value, World):
         return Environment(name, value, value.options)
+    if isinstance(value, Corpus):
+        return _from_corpus(name, value)
     if isinstance(value, Dataset):
         return _from_dataset(name, value)
     if not isinstance(value, tuple | list) or len(value) != len(PARTS):
-        raise UserError(f"data set {name}: return a Dataset or the four arrays ({', '.join(PARTS)}), or a World, not {_describe(value)}")
+        raise UserError(f"data set {name}: return a Dataset or the four arrays ({', '.join(PARTS)}), a Corpus or a World, not {_describe(value)}")
     x_train, y_train, x_test, y_test = _checked(name, tuple(value))
     classes = int(y_train.max()) + 1
     if int(y_test.max()) >= classes:
         raise UserError(f"data set {name}: y_test holds label {int(y_test.max())}, y_train has 0 to {classes - 1} only")
     scale = 255.0 if x_train.dtype == torch.uint8 else 1.0
     return build(name, Split(x_train, y_train), Split(x_test, y_test), classes, source="user", scale=scale)
+
+
+def _from_corpus(name: str, value: Corpus) -> Corpus:
+    parts = (value.train, value.val, value.test)
+    if not all(len(part) for part in parts):
+        raise UserError(f"data set {name}: a part of it is empty; a corpus needs text to train on, to validate on and to test on")
+    texts = [t for part in parts for t in (part.tensors[:2] if isinstance(part, Sentences) else part.tensors)]
+    largest = max(int(ids.max()) for ids in texts if len(ids))
+    if largest >= value.classes:
+        raise UserError(f"data set {name}: its vocabulary has {value.classes} words but it holds word {largest}")
+    built = build_corpus(name, parts, value.words, source=value.source, note=value.note, tokenizer=value.tokenizer)
+    return dataclasses.replace(built, fallback_for=value.fallback_for)
 
 
 def _from_dataset(name: str, value: Dataset) -> Dataset:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ltcore.errors import PackageMissingError, UsageError
+from ltcore.names import nearest
 
 if TYPE_CHECKING:
     import torch
@@ -66,7 +67,9 @@ class Environment:
 
     @property
     def source(self) -> str:
-        return f"environment {self.world.label}"
+        """With the returns to compare with, so that they stand wherever a result says what it was trained on."""
+        w = self.world
+        return f"environment {w.label}" + ("" if w.random is None or w.solved is None else f" (random play {w.random:g}, solved or human play {w.solved:g})")
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -94,7 +97,7 @@ def load(name: str, options: Mapping[str, Any] | None = None) -> Environment:
     """The environment of that name.
 
     Raises:
-        PackageMissingError: a package that it needs is not installed. UsageError: an option that it does not take.
+        PackageMissingError: a package that it needs is not installed, or lacks the game. UsageError: an option that it does not take.
     """
     world = WORLDS[name]
     if why := lacking(world):
@@ -102,7 +105,20 @@ def load(name: str, options: Mapping[str, Any] | None = None) -> Environment:
     unknown = sorted(set(options or {}) - set(world.options))
     if unknown:
         raise UsageError(f"environment {name} has no option {unknown[0]!r}; it takes {', '.join(world.options) or 'none'}")
+    if world.maker == "atari":
+        _check_rom(world.label, {**world.options, **(options or {})}["game"])
     return Environment(name, world, {**world.options, **(options or {})})
+
+
+def _check_rom(label: str, game: str) -> None:
+    from ale_py import roms
+
+    if game not in roms.get_all_rom_ids():
+        raise UsageError(f"environment {label}: ale-py knows no game {game!r}{nearest(str(game), roms.get_all_rom_ids())}")
+    try:
+        roms.get_rom_path(game)
+    except OSError as error:  # not there, or not the file that it ought to be
+        raise PackageMissingError(f"environment {label}: ale-py's ROM {game}.bin is missing or damaged: pip install --force-reinstall ale-py") from error
 
 
 def lacking(world: World) -> str:
@@ -126,7 +142,7 @@ def _game(label: str, rom: str, actions: int, random: float, human: float) -> Wo
 
 WORLDS: dict[str, World] = {
     "cartpole-v0": World("CartPole-v0", "cartpole", (4,), 2, 21.9, 195.0, REGISTRY, 150, {"max_steps": 200}, GYMNASIUM),
-    "acrobot-v1": World("Acrobot-v1", "acrobot", (6,), 3, -499.0, -100.0, REGISTRY, 150, {"max_steps": 500}),
+    "acrobot-v1": World("Acrobot-v1", "acrobot", (6,), 3, -499.0, -100.0, REGISTRY, 90, {"max_steps": 500}),
     "lunarlander-v3": World("LunarLander-v3", "gymnasium", (8,), 4, -189.1, 200.0, REGISTRY, 300, {"spec": "LunarLander-v3"}, BOX2D),
     "atari-assault": _game("Assault", "assault", 7, 222.4, 742.0),
     "atari-berzerk": _game("Berzerk", "berzerk", 18, 123.7, 2630.4),
