@@ -241,9 +241,10 @@ def ett(trial: Trial, level: int, draw: int = 0, source: str = "", order: str = 
 def ett_transfer(trial: Trial, level: int, draw: int = 0, source: str = "", network: str = "") -> Stage:
     """The ticket of another data set, ``source``, and another depth, ``network``: moved along depth there, then trained here (App D).
 
-    As with ``transfer`` the run starts at the source's rewind step, and the output layer is drawn anew where the classes differ.
+    As with ``transfer`` the run starts at the source's rewind step, and the output layer is drawn anew where the classes differ. Without
+    a source its own data set's.
     """
-    giver = trial.source(source)
+    giver = trial.source(source) if source else trial
     here = trial.with_changes({"rewind": giver.recipe.rewind})
     mask = _broken_or_not(trial, _moved_mask(giver, level, network), level)
     return here.train(here.received(_moved_state(giver, network), giver), mask)
