@@ -112,4 +112,16 @@ EXPERIMENTS = (
 
 # ---- negative controls: MNIST-1D, where the claims replicate ---------------------------------------------------
 SHORTER: Mapping[str, Any] = {"length": "750it", "rewind": "38it", "optimizer.drops_it": (375, 562), "evaluate.every_it": 750}
-CONTROLS = (Control(("global-beats-layerwise",), "no-training", "mnist1d", "global-vs-layerwise-cifar10", Scaled(6, ROUNDS, (), SHORTER)),)
+# Halves of MNIST-1D for halves of CIFAR-10; LeNet-900-300 for VGG19: at level 21 it has 2,800 weights, LeNet-300-100 has 390.
+LARGER = {"num_train": 16000, "num_test": 10000}
+HALVES = Scaled(
+    4, ROUNDS,
+    (DENSE, own("cifar10b", REWIND, (3, 6, 9, 12, 15, 18)), moved("cifar10a", REWIND, (3, 6, 9, 12, 15, 18, 21)), random(15, 18, 21)),
+    {"model.name": "lenet", "model.options": {"hidden": [900, 300]}, "data.name": "mnist1d", "data.options": {**LARGER, "half": "b"},
+     "data.augment": "none", "optimizer": OPTIMIZERS["sgd"], "batch_size": LENET.batch_size, "pruning.rates": LENET.pruning.rates, **SHORTER},
+    sources={"cifar10b": {}, "cifar10a": {"data.options": {**LARGER, "half": "a"}}},
+)  # fmt: skip
+CONTROLS = (
+    Control(("same-distribution",), "no-training", "mnist1d", "same-distribution-cifar10ab", HALVES, {"network": ("vgg19",)}),
+    Control(("global-beats-layerwise",), "no-training", "mnist1d", "global-vs-layerwise-cifar10", Scaled(6, ROUNDS, (), SHORTER)),
+)

@@ -206,3 +206,13 @@ def test_a_user_brings_an_environment_of_their_own():
     assert [s.over.all() for s in steps] == [False, False, True]
     longer = from_user("corridor", worlds.World("Corridor", Corridor, (2,), 2, options={"length": 4}))
     assert longer.fingerprint != world.fingerprint
+
+
+def test_what_environments_freed_goes_back_to_the_system(monkeypatch):
+    """A dense LunarLander trial grew to 16 GB of holes in the heap."""
+    trimmed = []
+    monkeypatch.setattr(environments, "_give_back_memory", lambda: trimmed.append(1))
+    copies = environments.Gymnasium(1, 0, "CartPole-v1")
+    for _ in range(2 * environments.TRIM_EVERY + 1):
+        copies.step(np.zeros(1, dtype=np.int64))
+    assert len(trimmed) == 2
