@@ -146,7 +146,7 @@ class Trial:
 
     def prune(self, scores: Output, mask: Output | None, rates: Mapping[str, float] | None = None, scope: str | None = None,
               whole: Sequence[str] = ()) -> Output:  # fmt: skip
-        """A mask without the lowest scores; rates per kind of layer are the recipe's unless given, and tensors named in ``whole`` lose none."""
+        """A mask without the lowest scores; rates per kind of layer are the recipe's unless given; tensors in ``whole`` lose none."""
         pruning = self.recipe.pruning
         params = {**self.net(), "rates": dict(pruning.rates if rates is None else rates), "scope": scope or pruning.scope}
         params |= {"whole": list(whole)} if whole else {}
@@ -180,7 +180,8 @@ class Trial:
 
     def first_convolution(self) -> tuple[str, ...]:
         """The weight of the first layer where that is a convolution; else nothing."""
-        return self._once(("first-convolution",), lambda: tuple(n for n, kind in list(layer_kinds(self._skeleton()).items())[:1] if kind == "conv"))
+        first = self._once(("first-layer",), lambda: list(layer_kinds(self._skeleton()).items())[:1])
+        return tuple(n for n, kind in first if kind == "conv")
 
     def _skeleton(self) -> nn.Module:
         return skeleton(self.library.model(self.recipe.model.name), self.recipe.model, self.data.input_shape, self.data.classes)
