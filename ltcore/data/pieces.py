@@ -51,7 +51,7 @@ def _library() -> Any:
         import tokenizers.pre_tokenizers
         import tokenizers.trainers
     except ImportError as error:
-        raise PackageMissingError("translation needs the package tokenizers: pip install 'lottery-ticket-bench[text]'") from error
+        raise PackageMissingError("translation needs the package tokenizers: pip install tokenizers") from error
     return tokenizers
 
 

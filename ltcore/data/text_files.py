@@ -128,7 +128,7 @@ def _datasets(source: TextSet) -> Any:
         return importlib.import_module("datasets")
     except ImportError as error:
         raise UserError(
-            f"{source.label} cannot be downloaded without the package datasets: pip install 'lottery-ticket-bench[text]'"
+            f"{source.label} cannot be downloaded without the package datasets: pip install datasets"
         ) from error
 
 

@@ -193,7 +193,7 @@ def _sacrebleu() -> Any:
     try:
         return importlib.import_module("sacrebleu")
     except ImportError as error:
-        raise UserError("translation needs the package sacrebleu: pip install 'lottery-ticket-bench[text]'") from error
+        raise UserError("translation needs the package sacrebleu: pip install sacrebleu") from error
 
 
 def failure(metrics: Mapping[str, Mapping[str, float]], pairs: Pairs) -> str:
