@@ -127,7 +127,8 @@ def _run_by(paper: Paper, control: Control, name: str) -> Iterable[tuple[Experim
     broken = {**control.scaled.changes, "control": name}
     named = [e for e in paper.experiments if e.id == control.experiment and _meant(e, control)]
     if not named:
-        raise UserError(f"control {control.control}: no experiment {control.experiment} of {paper.key} has {_told(control.only)}; mend the control's `only`")
+        told = f"no experiment {control.experiment} of {paper.key} has {_told(control.only)}"
+        raise UserError(f"control {control.control}: {told}; mend the control's `only`")
     if control.scaled.arms:
         yield named[0], dataclasses.replace(control.scaled, changes=broken)
         return

@@ -36,8 +36,8 @@ Record = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Row:
-    """One arm of smaller networks: means over its ``n`` trials, of which each is the mean of its draws; times in milliseconds a training step,
-    evaluations included."""
+    """One arm of smaller networks: means over its ``n`` trials, of which each is the mean of its draws; times in milliseconds a
+    training step, evaluations included."""
 
     label: str
     ticket: str

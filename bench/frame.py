@@ -62,7 +62,7 @@ COLUMNS: dict[str, str] = {
     "threads": "threads of one stage; always",
     "stack": "replicates trained as one; always",
     "wall_s": "seconds of this stage over all its sittings, a stack's divided by its replicates; always. No table or comparison shows it",
-    "energy_J": "joules drawn by the GPU during this stage over all its sittings, a stack's divided by its replicates; where NVML answers throughout",
+    "energy_J": "joules drawn by the GPU during this stage, over all its sittings, as with wall_s; where NVML answers throughout",
     "torch": "version of PyTorch; always",
     "python": "version of Python; always",
     "source_hash": "sha256 over the engine's source; always",

@@ -28,7 +28,7 @@ def read(manifest: Mapping[str, Any], store: Store, data: PaperData) -> list[Mea
 
 
 def record_of(stage: str, store: Store) -> dict[str, Any]:
-    """A stage's record; that of a measure says in its facts, too, why the networks that it reads don't count, where the store has theirs."""
+    """A stage's record; that of a measure says in its facts, too, why the networks that it reads don't count, where the store knows."""
     record = store.record(stage)
     said = record["stage"]
     if said["kind"] != "measure":

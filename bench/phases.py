@@ -44,7 +44,7 @@ def rows(manifest: Mapping[str, Any], store: Store) -> list[Row]:
     for p in manifest["points"]:
         if p["stage"] in told:
             found.setdefault((p["label"], _name(p["condition"])), {}).setdefault(p["trial"], []).append(told[p["stage"]])
-    return [Row(label, arm, len(trials), *(_over_trials(trials.values(), phase) for phase in PHASES)) for (label, arm), trials in found.items()]
+    return [Row(label, arm, len(t), *(_over_trials(t.values(), phase) for phase in PHASES)) for (label, arm), t in found.items()]
 
 
 def _over_trials(trials: Iterable[Sequence[Mapping[str, Any]]], phase: str) -> Spent:

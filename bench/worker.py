@@ -197,7 +197,7 @@ class _Meter:
         return {**tensors, SPENT: torch.tensor(self.read(), dtype=torch.float64)}
 
     def unpacked(self, saved: dict[str, Any] | None) -> dict[str, Any] | None:
-        """Goes on from what earlier sittings spent; what is left is the training's own. An older checkpoint tells no joules and no seconds."""
+        """Goes on from what earlier sittings spent; the rest is the training's own. Of an older checkpoint neither is known."""
         if saved is None:
             return None
         own = dict(saved)
@@ -217,4 +217,7 @@ def _checkpoints(task: Task, store: Store, meter: _Meter) -> Any:
         store.save_checkpoint(name, meter.packed(tensors))
         last[0] = time.monotonic()
 
-    return Checkpoints(lambda: meter.unpacked(store.load_checkpoint(name)), save, due, lambda: task.deadline is not None and time.time() > task.deadline)
+    def load() -> dict[str, Any] | None:
+        return meter.unpacked(store.load_checkpoint(name))
+
+    return Checkpoints(load, save, due, lambda: task.deadline is not None and time.time() > task.deadline)

@@ -208,15 +208,19 @@ RIGL = {"every_it": 100, "share": 0.3}  # Evci et al. 2020, section 4.1: ΔT = 1
 
 
 def rigl(trial: Trial, level: int, draw: int = 0, length: str = "1x") -> Stage:
-    """RigL at the ticket's sparsity, the same in every layer, from the initial weights; ``length`` "5x" trains five times as long, with
-    the schedule stretched (Evci et al. 2020)."""
+    """RigL at the ticket's sparsity, the same in every layer but the first, from the initial weights; ``length`` "5x" trains five times as
+    long, with the schedule stretched (Evci et al. 2020).
+
+    The first layer stays dense where it is a convolution ("uniform", section 3 there: it has almost no weights). The first layer of fully
+    connected networks has most of them, and theirs on MNIST is pruned.
+    """
     times = _times(length)
     drops = tuple(times * drop for drop in trial.recipe.optimizer.drops_it)
     schedule = {"optimizer.drops_it": drops, "optimizer.warmup_it": times * trial.recipe.optimizer.warmup_it}
     longer = trial.with_changes({"length": f"{times * trial.length_it}it", **schedule})
     scores, mask = longer.score(longer.init(), longer.init(), None, "rigl", level, draw, criterion="random"), None
     for _ in range(level):
-        mask = longer.prune(scores, mask, scope="layerwise")
+        mask = longer.prune(scores, mask, scope="layerwise", whole=longer.first_convolution())
     return longer.train(longer.init(), mask, start=0, regrow={**RIGL, "until_it": 3 * longer.length_it // 4})
 
 
@@ -237,9 +241,10 @@ def ett(trial: Trial, level: int, draw: int = 0, source: str = "", order: str = 
 def ett_transfer(trial: Trial, level: int, draw: int = 0, source: str = "", network: str = "") -> Stage:
     """The ticket of another data set, ``source``, and another depth, ``network``: moved along depth there, then trained here (App D).
 
-    As with ``transfer`` the run starts at the source's rewind step, and the output layer is drawn anew where the classes differ.
+    As with ``transfer`` the run starts at the source's rewind step, and the output layer is drawn anew where the classes differ. Without
+    a source its own data set's.
     """
-    giver = trial.source(source)
+    giver = trial.source(source) if source else trial
     here = trial.with_changes({"rewind": giver.recipe.rewind})
     mask = _broken_or_not(trial, _moved_mask(giver, level, network), level)
     return here.train(here.received(_moved_state(giver, network), giver), mask)

@@ -4,9 +4,11 @@ Nothing is computed here: the methods return outputs and stages of a graph that 
 """
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
+
+from torch import nn
 
 from ltcore import clock, tasks
 from ltcore.errors import UsageError
@@ -142,10 +144,12 @@ class Trial:
             params |= {k: v for k, v in self._training(("score",)).items() if k in ("data", "batch_size", "streams")}
         return Stage("score", params, {"weights": weights, "start": start} | ({"mask": mask} if mask else {})).out("scores")
 
-    def prune(self, scores: Output, mask: Output | None, rates: Mapping[str, float] | None = None, scope: str | None = None) -> Output:
-        """A mask without the lowest scores; rates per kind of layer are the recipe's unless given."""
+    def prune(self, scores: Output, mask: Output | None, rates: Mapping[str, float] | None = None, scope: str | None = None,
+              whole: Sequence[str] = ()) -> Output:  # fmt: skip
+        """A mask without the lowest scores; rates per kind of layer are the recipe's unless given; tensors in ``whole`` lose none."""
         pruning = self.recipe.pruning
         params = {**self.net(), "rates": dict(pruning.rates if rates is None else rates), "scope": scope or pruning.scope}
+        params |= {"whole": list(whole)} if whole else {}
         return Stage("prune", params, {"scores": scores} | ({"mask": mask} if mask else {})).out("mask")
 
     def transform(self, op: str, artefact: str, inputs: Mapping[str, Output], *use: str | int, **params: Any) -> Output:
@@ -170,9 +174,17 @@ class Trial:
         return self._once(("prunable",), self._prunable)
 
     def _prunable(self) -> dict[str, tuple[int, float]]:
-        module = skeleton(self.library.model(self.recipe.model.name), self.recipe.model, self.data.input_shape, self.data.classes)
-        rates, sizes = self.recipe.pruning.rates, layer_sizes(module)
+        module, rates = self._skeleton(), self.recipe.pruning.rates
+        sizes = layer_sizes(module)
         return {n: (sizes[n], rates[kind]) for n, kind in layer_kinds(module).items() if kind in rates}
+
+    def first_convolution(self) -> tuple[str, ...]:
+        """The weight of the first layer where that is a convolution; else nothing."""
+        first = self._once(("first-layer",), lambda: list(layer_kinds(self._skeleton()).items())[:1])
+        return tuple(n for n, kind in first if kind == "conv")
+
+    def _skeleton(self) -> nn.Module:
+        return skeleton(self.library.model(self.recipe.model.name), self.recipe.model, self.data.input_shape, self.data.classes)
 
     # ---- channels: the physically smaller network ------------------------------------------------------------
     def compact(self, state: Output, channels: Output) -> Output:

@@ -122,7 +122,8 @@ def _prune(job: Job, env: Env) -> Result:
         raise UserError(f"nothing to prune: the model has layers of kind {', '.join(there) or 'none'}, the rates name {', '.join(rates)}")
     scores = {n: job.inputs["scores"][n] for n in kinds}
     before = {n: job.inputs["mask"][n] for n in kinds} if "mask" in job.inputs else masks.full({n: s.shape for n, s in scores.items()})
-    mask = prune(scores, before, {n: rates[kind] for n, kind in kinds.items()}, job.params["scope"])
+    whole = job.params.get("whole", ())
+    mask = prune(scores, before, {n: rates[kind] for n, kind in kinds.items() if n not in whole}, job.params["scope"])
     if set(kinds.values()) == {channels.KIND}:
         return Result({"mask": mask}, facts=_channel_facts(mask))
     return Result({"mask": mask}, facts=density_facts(masks.report(mask, sum(layer_sizes(module).values()))))

@@ -97,7 +97,8 @@ def _options(recipe: Recipe, known: Sequence[str]) -> None:
 
 def _of_text(recipe: Recipe, data: Any) -> None:
     if tuple(data.input_shape) != ():
-        raise UsageError(f"task {recipe.task.name} needs a corpus, such as wikitext2 or multi30k; {data.name} has examples of shape {tuple(data.input_shape)}")
+        shape = tuple(data.input_shape)
+        raise UsageError(f"task {recipe.task.name} needs a corpus, such as wikitext2 or multi30k; {data.name} has examples of shape {shape}")
     if recipe.data.labels != "true" or recipe.data.augment != "none" or recipe.control == "shuffled-labels":
         raise UsageError(f"task {recipe.task.name} knows neither labels that could be shuffled nor augmentation")
 
@@ -118,7 +119,7 @@ def _windowed(recipe: Recipe, data: Any, n_train: int) -> None:
 
 
 def _no_epoch(recipe: Recipe, n_train: int) -> int:
-    raise UsageError(f"lengths of task {recipe.task.name} are iterations, such as 50000it: how many an epoch has depends on the lengths of sentences")
+    raise UsageError(f"lengths of task {recipe.task.name} are iterations, such as 50000it: an epoch's number of them depends on the sentences")
 
 
 def _paired(recipe: Recipe, data: Any, n_train: int) -> None:

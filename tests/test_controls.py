@@ -117,7 +117,8 @@ NARROWED = [  # a test, and the networks that are left of it for a pair that run
 def test_choices_operands_and_means_are_narrowed_too(said, left):
     over = {"mean_over": said["mean_over"]} if "mean_over" in said else {}
     difference = [{**operand, **over} for operand in said["difference"]]
-    test = Test(**{k: v for k, v in said.items() if k != "mean_over"} | {"difference": difference, "metric": "test_accuracy_pct", "greater_than": 0})
+    more = {"difference": difference, "metric": "test_accuracy_pct", "greater_than": 0}
+    test = Test(**{k: v for k, v in said.items() if k != "mean_over"} | more)
     claim = claims.by_id(papers.load("earlybird2020"), "mask-distance-settles").model_copy(update={"tests": [test], "protocols": ["p"]})
     narrowed = controls._narrowed(test, claim, {"network": ("vgg16",)})
     assert (narrowed is None) == (left is None)
@@ -127,7 +128,8 @@ def test_choices_operands_and_means_are_narrowed_too(said, left):
 
 
 def test_a_control_that_fits_no_experiment_is_one_line():
-    control = Control(("ett-near-imp",), "shuffled-mask", "mnist1d", "cifar10-resnet-all-pairs", Scaled(2, 1, (Arm("dense"),)), {"target": ("resnet1000",)})
+    scaled, only = Scaled(2, 1, (Arm("dense"),)), {"target": ("resnet1000",)}
+    control = Control(("ett-near-imp",), "shuffled-mask", "mnist1d", "cifar10-resnet-all-pairs", scaled, only)
     with pytest.raises(UserError, match="no experiment cifar10-resnet-all-pairs of elastic2021 has target resnet1000"):
         list(controls._run_by(registry.load("elastic2021"), control, "none"))
 

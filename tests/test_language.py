@@ -33,8 +33,9 @@ def corpus(lines: int = 60) -> data.Corpus:
 SMALL = corpus()
 ALL = dict.fromkeys(("embedding", "recurrent", "output", "bias"), 0.2)
 RECIPE = Recipe(
-    Model("lstm", "module", {"embedding": 6, "hidden": 8, "dropout": 0.4}), Data("made", val=80), Optimizer("adam", 1e-2, eps=1e-3), 4, "3ep",
-    Evaluate(7, ("early-stop", "end"), ("end",)), Pruning(ALL, scope="global"), rewind="1ep", precision="fp64", task=Task("language-model", {"bptt": 5}),
+    Model("lstm", "module", {"embedding": 6, "hidden": 8, "dropout": 0.4}), Data("made", val=80),
+    Optimizer("adam", 1e-2, eps=1e-3), 4, "3ep", Evaluate(7, ("early-stop", "end"), ("end",)), Pruning(ALL, scope="global"),
+    rewind="1ep", precision="fp64", task=Task("language-model", {"bptt": 5}),
 )  # fmt: skip
 
 
@@ -43,7 +44,17 @@ def lstm_trial(recipe: Recipe = RECIPE, seed: int = 0) -> Trial:
 
 
 def segment(start: int = 0, stop: int = 12, bptt: int = 5, batch: int = 4, **more: object) -> Segment:
-    return Segment(Optimizer("adam", 1e-2, eps=1e-3), batch, start, stop, Evaluate(6, ("end",)), 80, "fp64", task=Task("language-model", {"bptt": bptt}), **more)
+    return Segment(
+        Optimizer("adam", 1e-2, eps=1e-3),
+        batch,
+        start,
+        stop,
+        Evaluate(6, ("end",)),
+        80,
+        "fp64",
+        task=Task("language-model", {"bptt": bptt}),
+        **more,
+    )
 
 
 def replicate(seed: int, **options: object) -> Replicate:
@@ -194,7 +205,10 @@ def test_it_learns_and_prunes_biases_with_the_rest():
     done = run_all([one.ticket(2)], SMALL)
     dense, ticket = (done[one.ticket(level)] for level in (0, 2))
     values = {(v.metric, v.at): v.value for v in dense.values}
-    assert values["log_perplexity", "end"] < 0.8 * math.log(SMALL.classes) and values["val_log_perplexity", "early-stop"] <= values["val_log_perplexity", "end"]
+    assert (
+        values["log_perplexity", "end"] < 0.8 * math.log(SMALL.classes)
+        and values["val_log_perplexity", "early-stop"] <= values["val_log_perplexity", "end"]
+    )
     assert dense.facts["failed"] == "" and {"it", "val_log_perplexity", "train_loss"} == set(dense.curves)
     sizes = sum(t.numel() for n, t in ticket.artefacts["state"].items() if t.is_floating_point())
     assert ticket.facts["density_all"] == pytest.approx(0.64, abs=1 / sizes)
@@ -216,7 +230,13 @@ def test_resuming_from_a_checkpoint_equals_the_unbroken_run(monkeypatch):
     [unbroken] = loop.train(net, SMALL, segment(), [one])
     asked = iter([False] * 7 + [True])
     with pytest.raises(Stopped):
-        loop.train(net, SMALL, segment(), [one], Checkpoints(save=lambda t: kept.update({n: x.clone() for n, x in t.items()}), stop=lambda: next(asked)))
+        loop.train(
+            net,
+            SMALL,
+            segment(),
+            [one],
+            Checkpoints(save=lambda t: kept.update({n: x.clone() for n, x in t.items()}), stop=lambda: next(asked)),
+        )
     assert float(kept["memory/memory/0"].abs().sum()) > 0
     [resumed] = loop.train(net, SMALL, segment(), [one], Checkpoints(load=lambda: kept))
     assert all(torch.equal(t, resumed.state[n]) for n, t in unbroken.state.items())

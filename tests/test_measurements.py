@@ -22,8 +22,8 @@ RECORDS = {
     "gone": record("measure", "stability", a="good", b="elsewhere"),
 }  # fmt: skip
 # W_k, after a hundredth of the training, may stay at chance; a search's masks are no network.
-EXPECTED = {"good": "", "bad": "diverged", "top5": "diverged", "own": "stayed at chance", "path": "stayed at chance", "close": None, "moved": None,
-            "drawn": None, "gone": None}  # fmt: skip
+EXPECTED = {"good": "", "bad": "diverged", "top5": "diverged", "own": "stayed at chance", "path": "stayed at chance", "close": None, 
+            "moved": None, "drawn": None, "gone": None}  # fmt: skip
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ from ltcore.recipe import changed
 from ltcore.training.loop import Checkpoints, Stopped
 from ltcore.training.rigl import Regrow, move
 from tests.conftest import RECIPE, run_all, trial
+from tests.nets import LIBRARY
 
 
 def one_layer(w: list[float], g: list[float], m: list[int], share: float, slot: list[float] | None = None):
@@ -72,6 +73,31 @@ def test_a_trained_network_has_the_counts_of_its_first_mask_at_other_places(smal
     assert masks.distance(first, last) > 0.05 and all(not result.artefacts["state"][n][~m].any() for n, m in last.items())
     assert all(not result.artefacts["optimizer"][f"m/{n}"][~m].any() for n, m in last.items())
     assert result.facts["kept"] == 86 and result.artefacts["optimizer"]["step"] == 64 - 5  # a step less for each move: 8, 16, … 40
+
+
+@given(st.integers(0, 2**31 - 1), st.floats(0, 1))
+def test_a_dense_layer_stays_as_it_is(seed, share):
+    g = torch.Generator().manual_seed(seed)
+    w, grad = torch.randn(30, generator=g).tolist(), torch.randn(30, generator=g).tolist()
+    assert one_layer(w, grad, [1] * 30, share)[:3] == (pytest.approx(w), [1] * 30, [1.0] * 30)
+
+
+def test_the_first_layer_stays_dense_where_it_is_a_convolution(small_data, monkeypatch):
+    """Uniform sparsity of Evci et al. 2020, section 3: the others have the ticket's, the last one too. A ticket prunes all."""
+    monkeypatch.setattr(arms, "RIGL", {"every_it": 8, "share": 0.3})
+    conv = changed(MOVING, {"model.name": "conv-norm", "model.options": {}, "pruning.rates": {"conv": 0.5, "output": 0.5}})
+    one = trial(small_data, recipe=conv, library=LIBRARY)
+    stage = arms.rigl(one, 2)
+    done = run_all([stage, one.mask(2).stage], small_data, LIBRARY)
+    counts = {"conv.weight": 16, "out.weight": 18}  # of 16 and 72
+    for mask in (done[stage.inputs["mask"].stage].artefacts["mask"], done[stage].artefacts["mask"]):
+        assert {n: int(m.sum()) for n, m in mask.items()} == counts
+    assert done[stage].facts["density_prunable"] == 34 / 88 and done[stage].facts["density_layers"]["conv.weight"] == 1.0
+    assert int(done[one.mask(2).stage].artefacts["mask"]["conv.weight"].sum()) == 4
+
+
+def test_the_first_layer_of_a_fully_connected_network_is_pruned(small_data, monkeypatch):
+    assert "whole" not in moving(small_data, monkeypatch).inputs["mask"].stage.params
 
 
 def test_without_moves_it_is_training_under_a_fixed_mask(small_data, monkeypatch):

@@ -23,6 +23,7 @@ def lenet(seed: int = 0, facts: DataFacts = MNIST, library: Library | None = Non
 
 
 # ---- golden ----------------------------------------------------------------------------------------------------
+CONV = {"model.name": "conv", "model.options": {"depth": 2}, "pruning.rates": {"conv": 0.1, "fc": 0.2, "output": 0.1}}
 GOLDEN = {
     "init": (lambda t: t.init().stage, "4c7bcbf9390be6790e084fa7f7976079e084ded84b055a115b4889c2158bb990"),
     "dense": (lambda t: t.ticket(0), "b4721842d6e32742b81533de210bda3227a87ff11ef698856fcb8917ba46a5b0"),
@@ -34,6 +35,7 @@ GOLDEN = {
     "grasp 3": (lambda t: arms.grasp(t, 3), "c5a38d2e3c84bf98955d4c7064900ad5f1da1f7f0d93cb5b61075641b6854dc3"),
     "synflow 3": (lambda t: arms.synflow(t, 3), "276d3f77c3f931a46ef73692c7c9e8a6c7d088b6b13a072871eee9d1fc6de62b"),
     "rigl 3": (lambda t: arms.rigl(t, 3), "abd387234428ba487be2facf8cf24121cb68cebd115d2087bfef0e26c19a2c00"),
+    "rigl conv 3": (lambda t: arms.rigl(t.with_changes(CONV), 3), "e678ae7802b88153e660ee18f5204b147f5106fa41badf7b63a94b764bea306c"),
     "path 3": (lambda t: arms.ett_path(t, 3, source="mlp-2"), "0e1f569bd6e8bf318b3a3622e310cbe70b14ce794b2f7addb7f58cc0dda757bc"),
 }
 

@@ -54,7 +54,9 @@ def test_the_fingerprint_covers_tensors_and_vocabulary():
     assert made().fingerprint == made().fingerprint != made(held_out=2).fingerprint
 
 
-@pytest.mark.parametrize(("options", "said"), [({"vocabulary": 1}, "from 2 up"), ({"size": 3}, "no option 'size'"), ({"tokens": "a"}, "not 'a'")])
+@pytest.mark.parametrize(
+    ("options", "said"), [({"vocabulary": 1}, "from 2 up"), ({"size": 3}, "no option 'size'"), ({"tokens": "a"}, "not 'a'")]
+)
 def test_bad_options_are_refused(options, said):
     with pytest.raises(UsageError, match=said):
         made(**options)
@@ -130,7 +132,9 @@ def test_rows_say_what_is_there(small, tmp_path):
 
     assert row(look, small) == ("ok", 11, "") and row(data_verb.verify, small) == ("ok", 11, "")
     (small / "small" / "test.txt").write_text("one line\n")
-    assert row(look, small)[0] == "ok" and row(data_verb.verify, small)[0] == "damaged" and "it has 1 lines" in row(data_verb.verify, small)[2]
+    assert (
+        row(look, small)[0] == "ok" and row(data_verb.verify, small)[0] == "damaged" and "it has 1 lines" in row(data_verb.verify, small)[2]
+    )
     (small / "small" / "test.txt").unlink()
     assert row(look, small)[::2] == ("incomplete", "small/test.txt missing; python -m bench data fetch small")
     assert row(look, tmp_path / "nowhere")[0] == "missing"
@@ -268,7 +272,11 @@ def test_a_failing_download_says_why_and_auto_falls_back(hub, monkeypatch, tmp_p
 def test_pairs_of_wmt14_are_taken_apart_line_by_line():
     hub = {s: [{"translation": {"de": f"{s} eins\nzwei ", "en": f"{s} one two"}}] for s in ("train", "validation", "test")}
     files = {name: list(lines) for name, lines in TEXT_SETS["wmt14"].lines(hub).items()}
-    assert files["train.de"] == ["train eins zwei"] and files["valid.en"] == ["validation one two"] and files.keys() == TEXT_SETS["wmt14"].files.keys()
+    assert (
+        files["train.de"] == ["train eins zwei"]
+        and files["valid.en"] == ["validation one two"]
+        and files.keys() == TEXT_SETS["wmt14"].files.keys()
+    )
     flat = {s: {"en": [f"{s} a"], "de": [f"{s} b"]} for s in ("train", "validation", "test")}
     assert {n: list(x) for n, x in TEXT_SETS["multi30k"].lines(flat).items()}["test_2016_flickr.de"] == ["test b"]
     assert TEXT_SETS["multi30k"].lines(flat).keys() == TEXT_SETS["multi30k"].files.keys()

@@ -1,4 +1,5 @@
 """Plans of text: batches are counted in tokens where they are timed, scaled and stacked."""
+
 from __future__ import annotations
 
 import dataclasses
@@ -19,7 +20,9 @@ def smoke():
 
 
 def _training(made, task):
-    return next(s for s in made.stages if s.kind == "train" and s.params["task"]["name"] == task and s.params["stop"] > s.params["start"] + 1)
+    return next(
+        s for s in made.stages if s.kind == "train" and s.params["task"]["name"] == task and s.params["stop"] > s.params["start"] + 1
+    )
 
 
 def test_steps_and_evaluations_are_timed_for_real(smoke):
@@ -46,7 +49,9 @@ def test_of_a_large_net_a_share_of_the_batch_is_timed(smoke, monkeypatch):
 
 def test_a_stack_holds_as_many_scores_as_fit(smoke):
     lstm = _training(smoke, "language-model")
-    big = dataclasses.replace(lstm, params={**lstm.params, "batch_size": 30, "classes": 33_278, "task": {"name": "language-model", "options": {"bptt": 50}}})
+    big = dataclasses.replace(
+        lstm, params={**lstm.params, "batch_size": 30, "classes": 33_278, "task": {"name": "language-model", "options": {"bptt": 50}}}
+    )
     assert most_stacked(big, 100) == MOST_SCORES // (30 * 50 * 33_278) == 10 and most_stacked(big, 4) == 4
     pairs = Stage("train", {**lstm.params, "batch_size": 28_672, "classes": 32_768, "task": {"name": "translate", "options": {}}})
     assert most_stacked(pairs, 100) == 1 and most_stacked(lstm, 64) == 64

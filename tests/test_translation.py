@@ -44,7 +44,9 @@ def net(classes: int = 90, **options: object) -> Transformer:
 
 
 def segment(start: int = 0, stop: int = 6, tokens: int = 300, options: dict | None = None, **more: object) -> Segment:
-    return Segment(ADAM, tokens, start, stop, Evaluate(3, ("end",)), 20, "fp64", task=Task("translate", {"beam": 1, **(options or {})}), **more)
+    return Segment(
+        ADAM, tokens, start, stop, Evaluate(3, ("end",)), 20, "fp64", task=Task("translate", {"beam": 1, **(options or {})}), **more
+    )
 
 
 def replicate(corpus: data.Corpus, seed: int, **options: object) -> Replicate:
@@ -137,7 +139,11 @@ def test_batches_keep_to_their_tokens_and_pad_to_their_bucket(numbers):
     p = pairs(numbers, 0)
     for t in range(p.per_epoch):
         (source, shifted), target = p.augmented(p.index(t), t)
-        assert source.shape == shifted.shape == target.shape and source.shape[1] * source.shape[2] <= 300 and source.shape[2] in translation.BOUNDS
+        assert (
+            source.shape == shifted.shape == target.shape
+            and source.shape[1] * source.shape[2] <= 300
+            and source.shape[2] in translation.BOUNDS
+        )
         longest = torch.maximum((source != PAD).sum(2).max(), (target != PAD).sum(2).max())
         assert longest > 0.5 * source.shape[2] or source.shape[2] <= 8
 
@@ -145,7 +151,11 @@ def test_batches_keep_to_their_tokens_and_pad_to_their_bucket(numbers):
 def test_a_batch_is_sentences_with_end_marks_by_hand():
     part = Sentences(torch.tensor([5, 6, 7]), torch.tensor([8, 9]), torch.tensor([0, 1, 3]), torch.tensor([0, 2, 2]))
     (source, shifted), target = translation.batch(part, torch.tensor([1, 0]), 4)
-    assert source.tolist() == [[6, 7, 2, 0], [5, 2, 0, 0]] and shifted.tolist() == [[2, 0, 0, 0], [2, 8, 9, 0]] and target.tolist() == [[2, 0, 0, 0], [8, 9, 2, 0]]
+    assert (
+        source.tolist() == [[6, 7, 2, 0], [5, 2, 0, 0]]
+        and shifted.tolist() == [[2, 0, 0, 0], [2, 8, 9, 0]]
+        and target.tolist() == [[2, 0, 0, 0], [8, 9, 2, 0]]
+    )
 
 
 def test_buckets_hold_every_sentence_that_is_short_enough_once():
@@ -261,7 +271,10 @@ def test_translations_stand_in_the_order_of_the_part(numbers):
         def step(self, piece, place, cache, hidden):
             return 50 * F.one_hot(hidden[:, min(place, hidden.shape[1] - 1)], 90).double()
 
-    swapped = dataclasses.replace(numbers, test=Sentences(numbers.test.target, numbers.test.target, numbers.test.target_at, numbers.test.target_at, numbers.test.texts))
+    swapped = dataclasses.replace(
+        numbers,
+        test=Sentences(numbers.test.target, numbers.test.target, numbers.test.target_at, numbers.test.target_at, numbers.test.texts),
+    )
     assert translation.translations(Copies(), pairs(swapped, 0)) == list(numbers.test.texts)
 
 
@@ -281,7 +294,12 @@ def test_stacked_copies_equal_single_ones(numbers, backend):
 
 def test_the_mean_loss_of_a_part_counts_every_piece_once(numbers):
     module, p = net(), pairs(numbers, 0)
-    engine = backends.Loop(module, {n: t.detach()[None] for n, t in module.named_parameters()}, {n: t[None] for n, t in module.named_buffers()}, translation.loss)
+    engine = backends.Loop(
+        module,
+        {n: t.detach()[None] for n, t in module.named_parameters()},
+        {n: t[None] for n, t in module.named_buffers()},
+        translation.loss,
+    )
     total, count = 0.0, 0
     for i in range(20):
         (source, shifted), target = translation.batch(numbers.val, torch.tensor([i]), 60)
@@ -301,7 +319,11 @@ def test_it_learns_prunes_everything_and_says_the_signature(numbers):
     dense, ticket = (done[one.ticket(level)] for level in (0, 1))
     values = {(v.metric, v.at): v.value for v in dense.values}
     assert values["test_loss", "end"] < 0.6 * math.log(numbers.classes) and 0 <= values["bleu", "end"] <= 100
-    assert {m for m, _ in values} == {"val_loss", "test_loss", "bleu", "early_stop_it"} and set(dense.curves) == {"it", "val_loss", "train_loss"}
+    assert {m for m, _ in values} == {"val_loss", "test_loss", "bleu", "early_stop_it"} and set(dense.curves) == {
+        "it",
+        "val_loss",
+        "train_loss",
+    }
     assert dense.facts["bleu_signature"].startswith("nrefs:1|case:mixed") and dense.facts["failed"] == ""
     assert ticket.facts["density_all"] == pytest.approx(0.8, abs=1e-3)
 
@@ -317,7 +339,10 @@ def test_the_last_checkpoints_are_averaged_where_the_task_says_so(numbers):
     options = {"beam": 1, "average": 3, "average_every_it": 2}
     one = numbers_trial(numbers, **{"task.options": options, "rewind": "0it"})
     assert one.ticket(0).params["average"] == {"from_it": 8, "every_it": 2}
-    ends = [run_all([other.ticket(0)], numbers)[other.ticket(0)] for other in (one, *(numbers_trial(numbers, length=f"{n}it", rewind="0it") for n in (10, 12, 14)))]
+    ends = [
+        run_all([other.ticket(0)], numbers)[other.ticket(0)]
+        for other in (one, *(numbers_trial(numbers, length=f"{n}it", rewind="0it") for n in (10, 12, 14)))
+    ]
     for n, t in ends[0].artefacts["state"].items():
         if t.is_floating_point():
             torch.testing.assert_close(t, sum(e.artefacts["state"][n] for e in ends[1:]) / 3, rtol=0, atol=1e-12)
@@ -330,7 +355,13 @@ def test_resuming_equals_the_unbroken_run(numbers):
     [unbroken] = loop.train(module, numbers, segment(), [one])
     asked = iter([False, False, True])
     with pytest.raises(Stopped):
-        loop.train(module, numbers, segment(), [one], Checkpoints(save=lambda t: kept.update({n: x.clone() for n, x in t.items()}), stop=lambda: next(asked)))
+        loop.train(
+            module,
+            numbers,
+            segment(),
+            [one],
+            Checkpoints(save=lambda t: kept.update({n: x.clone() for n, x in t.items()}), stop=lambda: next(asked)),
+        )
     [resumed] = loop.train(module, numbers, segment(), [one], Checkpoints(load=lambda: kept))
     assert all(torch.equal(t, resumed.state[n]) for n, t in unbroken.state.items())
     assert unbroken.metrics == resumed.metrics and unbroken.curves == resumed.curves
@@ -339,7 +370,11 @@ def test_resuming_equals_the_unbroken_run(numbers):
 # ---- bad calls -------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     ("changes", "said"),
-    [({"length": "3ep"}, "are iterations, such as 50000it"), ({"task.options": {"beams": 5}}, "no option 'beams'; it takes label_smoothing"), ({"data.augment": "crop-flip"}, "neither labels")],
+    [
+        ({"length": "3ep"}, "are iterations, such as 50000it"),
+        ({"task.options": {"beams": 5}}, "no option 'beams'; it takes label_smoothing"),
+        ({"data.augment": "crop-flip"}, "neither labels"),
+    ],
 )
 def test_bad_recipes_are_refused_before_anything_runs(numbers, changes, said):
     with pytest.raises(UsageError, match=said):

@@ -1,4 +1,5 @@
 """yu2020's language half: recipes are the file's, and its claims find what the experiments declare."""
+
 from __future__ import annotations
 
 import json
@@ -19,7 +20,10 @@ from tests.made_up import every_part_is_found
 
 DATA, PAPER = papers.load("yu2020"), registry.load("yu2020")
 PROTOCOLS = ("wikitext2-lstm", "wmt14-transformer-base", "wmt14-transformer-base-layers-only", "wmt14-transformer-big")
-FACTS = {"wikitext2": DataFacts("wikitext2", "made-up", 2_088_628, (), 33_278), "wmt14": DataFacts("wmt14", "made-up", 4_508_785, (), 32_768)}
+FACTS = {
+    "wikitext2": DataFacts("wikitext2", "made-up", 2_088_628, (), 33_278),
+    "wmt14": DataFacts("wmt14", "made-up", 4_508_785, (), 32_768),
+}
 METRIC = {"wikitext2": "log_perplexity", "wmt14": "bleu"}
 N = 3
 
@@ -36,8 +40,15 @@ def test_the_lstms_recipe_is_that_of_the_file():
     said, e = DATA.protocol("wikitext2-lstm"), _of("wikitext2-lstm")[0]
     r, o, trial = e.recipe, e.recipe.optimizer, _trial(e)
     assert (o.name, o.lr, list(o.betas), o.eps) == ("adam", said["optimizer"]["lr"], said["optimizer"]["betas"], said["optimizer"]["eps"])
-    assert (r.batch_size, r.task.options["bptt"], r.length, r.rewind) == (said["batch_size"], said["bptt"], f"{said['epochs']}ep", said["pruning"]["rewind"])
-    assert {k: r.model.options[k] for k in ("layers", "hidden", "embedding", "dropout")} == {k: said["model"][k] for k in ("layers", "hidden", "embedding", "dropout")}
+    assert (r.batch_size, r.task.options["bptt"], r.length, r.rewind) == (
+        said["batch_size"],
+        said["bptt"],
+        f"{said['epochs']}ep",
+        said["pruning"]["rewind"],
+    )
+    assert {k: r.model.options[k] for k in ("layers", "hidden", "embedding", "dropout")} == {
+        k: said["model"][k] for k in ("layers", "hidden", "embedding", "dropout")
+    }
     assert (e.scaled["paper", "wikitext2"].levels, r.pruning.scope) == (said["pruning"]["rounds"], said["pruning"]["scope"])
     assert trial.length_it == 10 * 1392 and trial.rewind_it == 1392 == r.evaluate.every_it  # (2,088,628 // 30 - 1) // 50
 
@@ -63,14 +74,19 @@ def test_transformers_are_trained_as_the_file_says(protocol):
     trial = _trial(e)
     assert (trial.length_it, trial.rewind_it, e.recipe.rewind) == (said["updates"], 1000, said["pruning"]["rewind"])
     assert trial.ticket(0).params["average"] == {"from_it": 42_500, "every_it": 1500} and said["checkpoint_averaging"]
-    assert e.recipe.optimizer.schedule == "inverse-sqrt" and e.recipe.optimizer.warmup_it == 4000 and e.recipe.optimizer.betas == (0.9, 0.98)
+    assert (
+        e.recipe.optimizer.schedule == "inverse-sqrt" and e.recipe.optimizer.warmup_it == 4000 and e.recipe.optimizer.betas == (0.9, 0.98)
+    )
 
 
 def test_every_protocol_has_the_arms_that_the_paper_has():
     names = {p: {a.arm for e in _of(p) for a in e.scaled["paper", e.recipe.data.name].arms} for p in PROTOCOLS}
     assert all({"dense", "ticket", "random-ticket"} <= arms for arms in names.values())
     assert {p for p, arms in names.items() if "one-shot" in arms} == {"wikitext2-lstm", "wmt14-transformer-base"}
-    assert {e.protocol for p in PROTOCOLS for e in _of(p) if e.condition == {"rewind": "0it"}} == {"wikitext2-lstm", "wmt14-transformer-base"}
+    assert {e.protocol for p in PROTOCOLS for e in _of(p) if e.condition == {"rewind": "0it"}} == {
+        "wikitext2-lstm",
+        "wmt14-transformer-base",
+    }
 
 
 def _measured():
@@ -80,7 +96,9 @@ def _measured():
             for p in plan._points(e, arm, e.scaled["paper", e.recipe.data.name], [_trial(e, t) for t in range(N)]):
                 ladder, level = DATA.ladder(p.protocol), p.condition.get("level")
                 base = {**p.base, **({"weights_remaining_pct": ladder[level]} if level else {})}
-                yield Measurement(p.protocol, p.condition, base, p.trial, 0, METRIC[e.recipe.data.name], "end", 4.0 + p.trial, 0.0, stage=p.stage.hash)
+                yield Measurement(
+                    p.protocol, p.condition, base, p.trial, 0, METRIC[e.recipe.data.name], "end", 4.0 + p.trial, 0.0, stage=p.stage.hash
+                )
 
 
 @pytest.fixture(scope="module")
@@ -110,11 +128,26 @@ def test_plans_are_made_without_the_corpora(monkeypatch, tmp_path):
 
 
 def test_smoke_by_the_command_line(tmp_path):
-    call = ("yu2020", "--scale", "smoke", "--experiment", "wikitext2-lstm", "--experiment", "wmt14-transformer-base", "--store", tmp_path / "store")
+    call = (
+        "yu2020",
+        "--scale",
+        "smoke",
+        "--experiment",
+        "wikitext2-lstm",
+        "--experiment",
+        "wmt14-transformer-base",
+        "--store",
+        tmp_path / "store",
+    )
     done = bench("replicate", *call, "--json")
     assert done.returncode == 0, done.stderr
     arms = [a for a in json.loads(done.stdout)["arms"] if a["protocol"] in PROTOCOLS]
     read = {p: {v["metric"] for a in arms if a["protocol"] == p for v in a["values"]} for p in PROTOCOLS[:2]}
-    assert read["wikitext2-lstm"] == {"log_perplexity"} and read["wmt14-transformer-base"] == {"val_loss", "test_loss", "bleu", "early_stop_it"}
+    assert read["wikitext2-lstm"] == {"log_perplexity"} and read["wmt14-transformer-base"] == {
+        "val_loss",
+        "test_loss",
+        "bleu",
+        "early_stop_it",
+    }
     assert len(arms) == 10 and all(3 < a["values"][0]["mean"] < 6.3 for a in arms if a["protocol"] == "wikitext2-lstm")
     assert "no training to do" in bench("plan", *call).stdout

@@ -104,7 +104,7 @@ class Corpus:
 
 def build(name: str, parts: Sequence[Tokens] | Sequence[Sentences], words: Sequence[str], *, source: str, note: str = "",
           tokenizer: str = "") -> Corpus:  # fmt: skip
-    """A Corpus of (training, validation, test) with its fingerprint, which covers the vocabulary and the texts held against translations."""
+    """A Corpus of (training, validation, test) with its fingerprint, which covers vocabulary and texts too."""
     said = "\n".join([*words, *(text for part in parts for text in getattr(part, "texts", ()))])
     tensors = [t for part in parts for t in part.tensors]
     found = fingerprint([*tensors, torch.frombuffer(bytearray(said.encode()), dtype=torch.uint8)])

@@ -41,6 +41,6 @@ def _both() -> tuple[list[str], list[str]]:
     try:
         from num2words import num2words
     except ImportError as error:
-        raise PackageMissingError("data set number-words needs the package num2words: pip install 'lottery-ticket-bench[text]'") from error
+        raise PackageMissingError("data set number-words needs the package num2words: pip install num2words") from error
     english, german = ([num2words(n, lang=lang) for n in range(BELOW)] for lang in ("en", "de"))
     return english, german

@@ -24,7 +24,7 @@ Pairs = Sequence[tuple[str, str]]
 
 
 def tokenizer(texts: Iterable[str], vocabulary: int) -> Any:
-    """A byte-pair encoding of ``vocabulary`` pieces, trained on texts: words keep the space before them as a mark, punctuation stands alone.
+    """A byte-pair encoding of ``vocabulary`` pieces, trained on texts: words keep the space before them, punctuation stands alone.
 
     Raises:
         PackageMissingError: package ``tokenizers`` is not installed.
@@ -51,12 +51,12 @@ def _library() -> Any:
         import tokenizers.pre_tokenizers
         import tokenizers.trainers
     except ImportError as error:
-        raise PackageMissingError("translation needs the package tokenizers: pip install 'lottery-ticket-bench[text]'") from error
+        raise PackageMissingError("translation needs the package tokenizers: pip install tokenizers") from error
     return tokenizers
 
 
 def corpus(name: str, parts: Sequence[Pairs], vocabulary: int, *, source: str, note: str = "") -> Corpus:
-    """A Corpus of (training, validation, test) pairs, cut by an encoding of the training part; kept on disk, as training takes long for millions.
+    """A Corpus of (training, validation, test) pairs, cut by an encoding of the training part and kept on disk.
 
     Raises:
         UsageError: a vocabulary too small for the characters. PackageMissingError: package ``tokenizers`` is not installed.
@@ -70,7 +70,9 @@ def corpus(name: str, parts: Sequence[Pairs], vocabulary: int, *, source: str, n
         tensors = {f"{i}-{k}": t for i, part in enumerate(parts) for k, t in enumerate(_cut(bpe, part))}
         _write(kept, tensors, bpe.to_str())
     words = [bpe.id_to_token(i) for i in range(bpe.get_vocab_size())]
-    sentences = [Sentences(*(tensors[f"{i}-{k}"] for k in range(4)), tuple(b for _, b in part) if i else ()) for i, part in enumerate(parts)]
+    sentences = [
+        Sentences(*(tensors[f"{i}-{k}"] for k in range(4)), tuple(b for _, b in part) if i else ()) for i, part in enumerate(parts)
+    ]
     return build(name, sentences, words, source=source, note=note, tokenizer=bpe.to_str())
 
 

@@ -1,4 +1,4 @@
-"""Corpora that lie in text files, a sentence or paragraph a line: which files, whether they are whole, and how Hugging Face's hub has them."""
+"""Corpora in text files, a sentence or paragraph a line: which files, whether they are whole, how Hugging Face's hub has them."""
 
 import fcntl
 import functools
@@ -23,7 +23,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Known:
-    """What is known of a file: its lines, and the md5 of its text with runs of white space as one space ("" where the file has many forms)."""
+    """What is known of a file: its lines, and the md5 of its words, white space aside ("" where the file has many forms)."""
 
     lines: int
     md5: str = ""
@@ -78,7 +78,9 @@ def read(name: str, source: TextSet, found: Mapping[str, Path], kind: str, optio
 
 
 @functools.lru_cache(maxsize=4)
-def _read_cached(name: str, source: TextSet, kind: str, stamps: tuple[tuple[str, Path, int, int], ...], options: tuple[tuple[str, Any], ...]) -> Corpus:
+def _read_cached(
+    name: str, source: TextSet, kind: str, stamps: tuple[tuple[str, Path, int, int], ...], options: tuple[tuple[str, Any], ...]
+) -> Corpus:
     found = {file: path for file, path, *_ in stamps}
     _checked(source, stamps)
     return source.read(name, found, dict(options), kind)
@@ -125,7 +127,9 @@ def _datasets(source: TextSet) -> Any:
     try:
         return importlib.import_module("datasets")
     except ImportError as error:
-        raise UserError(f"{source.label} cannot be downloaded without the package datasets: pip install 'lottery-ticket-bench[text]'") from error
+        raise UserError(
+            f"{source.label} cannot be downloaded without the package datasets: pip install datasets"
+        ) from error
 
 
 def _fetched(library: Any, source: TextSet) -> Mapping[str, Iterable[str]]:

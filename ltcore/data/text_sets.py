@@ -57,6 +57,7 @@ def _side(rows: Iterable[Mapping[str, Any]], side: str) -> Iterable[str]:
     return (" ".join(row["translation"][side].split()) for row in rows)
 
 
+WMT14 = {"train": 4_508_785, "valid": 3_000, "test": 3_003}  # pairs of each part
 MULTI30K = {"train": "train", "valid": "val", "test": "test_2016_flickr"}
 TEXT_SETS: dict[str, TextSet] = {
     "wikitext2": TextSet(
@@ -92,7 +93,7 @@ TEXT_SETS: dict[str, TextSet] = {
     "wmt14": TextSet(
         label="WMT'14 English-German",
         folder="wmt14",
-        files={f"{part}.{side}": Known(n) for part, n in (("train", 4_508_785), ("valid", 3_000), ("test", 3_003)) for side in ("en", "de")},
+        files={f"{part}.{side}": Known(n) for part, n in WMT14.items() for side in ("en", "de")},
         hub=("wmt/wmt14", "de-en"),
         lines=_nested_pairs,
         read=_pairs({part: part for part in PARTS}),

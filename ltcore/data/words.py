@@ -51,5 +51,9 @@ def _limits(name: str, options: Mapping[str, Any]) -> dict[str, int | None]:
 
 def _note(options: Mapping[str, Any]) -> str:
     """What sets a part apart from the whole."""
-    said = {"vocabulary": "the {:,} most frequent words", "tokens": "the first {:,} tokens to train on", "held_out": "the first {:,} tokens to test on"}
+    said = {
+        "vocabulary": "the {:,} most frequent words",
+        "tokens": "the first {:,} tokens to train on",
+        "held_out": "the first {:,} tokens to test on",
+    }
     return ", ".join(text.format(options[option]) for option, text in said.items() if option in options)

@@ -1,4 +1,5 @@
 """LSTM language models (Zaremba et al. 2014; the layout of pytorch/examples, word_language_model)."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -25,8 +26,8 @@ class LanguageLSTM(nn.Module):
         tied: the decoder's matrix is the embedding's; their widths must agree then.
     """
 
-    def __init__(self, input_shape: Sequence[int], classes: int, embedding: int = 650, hidden: int = 650, layers: int = 2, dropout: float = 0.5,
-                 tied: bool = False):  # fmt: skip
+    def __init__(self, input_shape: Sequence[int], classes: int, embedding: int = 650, hidden: int = 650, layers: int = 2,
+                 dropout: float = 0.5, tied: bool = False):  # fmt: skip
         super().__init__()
         _check(input_shape, embedding, hidden, layers, tied)
         self.layers, self.hidden = layers, hidden

@@ -1,4 +1,5 @@
-"""The Transformer for translation (Vaswani et al. 2017) as fairseq sets it up (Ott et al. 2018): ``transformer_wmt_en_de`` and its big one."""
+"""The Transformer for translation (Vaswani et al. 2017) as fairseq sets it up (Ott et al. 2018)."""
+
 from __future__ import annotations
 
 import math

@@ -1,4 +1,5 @@
 """Beam search over a Transformer's pieces; with a beam of 1 greedy decoding."""
+
 from __future__ import annotations
 
 import math

@@ -1,4 +1,5 @@
 """What tells one task from another in the training loop: where batches come from, the loss, and what an evaluation reads."""
+
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping

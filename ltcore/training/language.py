@@ -1,4 +1,5 @@
 """Language modelling: windows of running text as a function of t, memory carried from window to window, perplexity of whole parts."""
+
 from __future__ import annotations
 
 import math
@@ -71,7 +72,9 @@ class Windows:
 
     def _memory(self, module: nn.Module, rows: int) -> tuple[Tensor, ...]:
         if not hasattr(module, "memory"):
-            raise UserError(f"task language-model needs a model that carries a memory, such as lstm; {type(module).__name__} has no method memory(batch)")
+            raise UserError(
+                f"task language-model needs a model such as lstm; {type(module).__name__} has no method memory(batch)"
+            )
         copies = len(self.streams)
         return tuple(m.to(self.device, self.dtype).expand(copies, *m.shape).clone() for m in module.memory(rows))
 

@@ -1,4 +1,5 @@
 """One step of a whole stack, and the rounding of all that it holds where the precision class asks for it."""
+
 from __future__ import annotations
 
 import functools

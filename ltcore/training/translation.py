@@ -2,6 +2,7 @@
 
 References: Ott et al. 2018 (fairseq): batches by tokens, label smoothing 0.1, beam 4 with length penalty 0.6.
 """
+
 from __future__ import annotations
 
 import functools
@@ -130,7 +131,10 @@ def buckets(train: Sentences, tokens: int) -> list[tuple[int, int, Tensor]]:
 
 
 def batch(part: Sentences, index: Tensor, width: int) -> tuple[tuple[Tensor, Tensor], Tensor]:
-    """Sources, targets shifted and targets of pairs (…), each (…, width); sources and targets end with the end mark, which shifted ones begin with."""
+    """Sources, targets shifted and targets of pairs (…), each (…, width).
+
+    Sources and targets end with the end mark; shifted targets begin with it.
+    """
     source, target = (_padded(flat, at, index, width) for flat, at in ((part.source, part.source_at), (part.target, part.target_at)))
     ended = [torch.where(torch.arange(width, device=index.device) == length[..., None], STOP, ids) for ids, length in (source, target)]
     shifted = F.pad(target[0][..., :-1], (1, 0), value=STOP)
@@ -189,7 +193,7 @@ def _sacrebleu() -> Any:
     try:
         return importlib.import_module("sacrebleu")
     except ImportError as error:
-        raise UserError("translation needs the package sacrebleu: pip install 'lottery-ticket-bench[text]'") from error
+        raise UserError("translation needs the package sacrebleu: pip install sacrebleu") from error
 
 
 def failure(metrics: Mapping[str, Mapping[str, float]], pairs: Pairs) -> str:
