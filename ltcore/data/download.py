@@ -13,6 +13,7 @@ import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from ltcore.data.files import FileSet, locate, missing
 from ltcore.data.torchvision_compat import torchvision_datasets
@@ -21,17 +22,6 @@ from ltcore.errors import UserError
 PROBE_S = 6.0  # for all mirrors together; a name server that never answers is not bound by a socket's timeout
 STALL_S = 10.0  # without a byte while downloading
 _log = logging.getLogger(__name__)
-
-
-@functools.cache
-def download_once(source: FileSet, root: Path) -> str:
-    """As `download`, but a second call in this process returns the first one's answer: "" when the files are there, else why not."""
-    try:
-        download(source, root)
-    except UserError as error:
-        _log.warning("%s", error)
-        return str(error)
-    return ""
 
 
 def download(source: FileSet, root: Path, again: bool = False) -> None:
@@ -48,7 +38,7 @@ def download(source: FileSet, root: Path, again: bool = False) -> None:
     chosen = type(base.__name__, (base,), {"mirrors": [mirrors[url] for url in alive]})  # the name is the folder it writes
     try:
         root.mkdir(parents=True, exist_ok=True)
-        with _locked(root / f".{source.torchvision_name}.lock"), tempfile.TemporaryDirectory(dir=root, prefix=".part-") as scratch:
+        with locked(root / f".{source.torchvision_name}.lock"), tempfile.TemporaryDirectory(dir=root, prefix=".part-") as scratch:
             if again or missing(source, locate(source, root)):
                 with _socket_timeout(STALL_S):
                     for split in source.splits or (None,):
@@ -56,6 +46,17 @@ def download(source: FileSet, root: Path, again: bool = False) -> None:
                 _move(source, Path(scratch), root)
     except (OSError, RuntimeError, EOFError, http.client.HTTPException) as error:  # URLError is an OSError
         raise UserError(f"{source.label} cannot be downloaded: {str(error).splitlines()[0] if str(error) else type(error).__name__}") from error
+
+
+@functools.cache
+def download_once(source: Any, root: Path, how: Callable[[Any, Path], None] = download) -> str:
+    """As `how`, but a second call in this process returns the first one's answer: "" when the files are there, else why not."""
+    try:
+        how(source, root)
+    except UserError as error:
+        _log.warning("%s", error)
+        return str(error)
+    return ""
 
 
 def _mirrors(base: type) -> dict[str, str]:
@@ -104,7 +105,8 @@ def _in_time(calls: Sequence[Callable[[], bool]], limit_s: float) -> list[bool]:
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def locked(path: Path) -> Iterator[None]:
+    """One process at a time."""
     with open(path, "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # dies with its process
         yield

@@ -250,7 +250,7 @@ def _text(name: str, source: TextSet, mode: str | Path, folder: str | Path | Non
     if mode != "auto":
         raise _text_not_there(source, candidates[0][1], {})
     root = downloads()
-    if text_files.download_once(source, root) == "":
+    if download_once(source, root, text_files.download) == "":
         return text_files.read(name, source, text_files.locate(source, root), "download", options)
     stand_in = load(source.fallback)
     note = f"{source.label} not found and no download possible: using {named(source.fallback).label}"

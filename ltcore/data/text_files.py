@@ -1,10 +1,8 @@
 """Corpora in text files, a sentence or paragraph a line: which files, whether they are whole, how Hugging Face's hub has them."""
 
-import fcntl
 import functools
 import hashlib
 import importlib
-import logging
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
@@ -13,12 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from ltcore.data.corpus import Corpus
-from ltcore.data.download import reachable
+from ltcore.data.download import locked, reachable
 from ltcore.data.files import damaged, guarded
 from ltcore.errors import UserError
 
 HUB = "https://huggingface.co"
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -92,17 +89,6 @@ def _checked(source: TextSet, stamps: tuple[tuple[str, Path, int, int], ...]) ->
 
 
 # ---- download ------------------------------------------------------------------------------------------------
-@functools.cache
-def download_once(source: TextSet, root: Path) -> str:
-    """As `download`, but a second call in this process returns the first one's answer: "" when the files are there, else why not."""
-    try:
-        download(source, root)
-    except UserError as error:
-        _log.warning("%s", error)
-        return str(error)
-    return ""
-
-
 def download(source: TextSet, root: Path, again: bool = False) -> None:
     """Writes the set's files below `root` from what Hugging Face's ``datasets`` loads, one process at a time, all files or none.
 
@@ -113,8 +99,7 @@ def download(source: TextSet, root: Path, again: bool = False) -> None:
     if not reachable([url]):
         raise UserError(f"{source.label} cannot be downloaded: no answer from {url}")
     root.mkdir(parents=True, exist_ok=True)
-    with open(root / f".{source.folder}.lock", "w") as lock, tempfile.TemporaryDirectory(dir=root, prefix=".part-") as scratch:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # dies with its process
+    with locked(root / f".{source.folder}.lock"), tempfile.TemporaryDirectory(dir=root, prefix=".part-") as scratch:
         if again or len(locate(source, root)) < len(source.files):
             _write(source, _fetched(library, source), Path(scratch))
             check(source, {name: Path(scratch) / name for name in source.files})
