@@ -6,6 +6,7 @@ from typing import Any
 
 from ltcore.recipe import Data, Evaluate, Model, Optimizer, Pruning, Recipe, Task, changed
 from replications.schema import Arm, Control, Deviation, Experiment, Scaled, Setting
+from replications.yu2020_arms import DENSE, one_shot, random, unpermuted
 
 TRIALS, ROUNDS, TRANSFORMER_ROUNDS = 3, 20, 10
 EVERYTHING = dict.fromkeys(("embedding", "recurrent", "attention", "fc", "output", "bias"), 0.2)
@@ -24,31 +25,15 @@ BASE = Recipe(
 )  # fmt: skip
 
 # ---- arms: what claims name first, then the whole curves --------------------------------------------------------
-DENSE = Arm("dense", levels=(0,))
-
-
 def _ticket(*levels: int) -> Arm:
     return Arm("ticket", levels=levels)
-
-
-def _random(*levels: int) -> Arm:
-    return Arm("random-ticket", levels=levels)
-
-
-def _unpermuted(*levels: int) -> Arm:
-    """Fresh weights under the ticket's own mask: the other reading of the paper's random tickets."""
-    return Arm("reinit", "random-ticket", levels, named={"mask": "unpermuted"})
-
-
-def _one_shot(*levels: int) -> Arm:
-    return Arm("one-shot-level", "one-shot", levels)
 
 
 def _late(named: tuple[int, ...], shot: tuple[int, ...], rounds: int) -> tuple[Arm, ...]:
     """With late rewinding: levels that claims name, then all."""
     every = tuple(range(1, rounds + 1))
-    first = (DENSE, _ticket(*named), _random(*sorted({*named, *shot})), *((_one_shot(*shot),) if shot else ()), _unpermuted(*named))
-    return (*first, _ticket(*every), _random(*every), *((_one_shot(*every),) if shot else ()), _unpermuted(*every))
+    first = (DENSE, _ticket(*named), random(*sorted({*named, *shot})), *((one_shot(*shot),) if shot else ()), unpermuted(*named))
+    return (*first, _ticket(*every), random(*every), *((one_shot(*every),) if shot else ()), unpermuted(*every))
 
 
 LSTM_NAMED, LSTM_SHOT, LSTM_ZERO = (1, 4, 7, 10, 13, 16, 20), (8, 10, 13), (2, 6, 10, 14, 20)
@@ -67,9 +52,9 @@ TINY_TRANSFORMER: Mapping[str, Any] = {
     "batch_size": 512, "length": "40it", "rewind": "10it", "evaluate.every_it": 20, "optimizer.lr": 0.01, "optimizer.warmup_it": 10,
     "task.options": {"label_smoothing": 0.1, "beam": 2, "length_penalty": 0.6, "average": 2, "average_every_it": 5},
 }  # fmt: skip
-SMOKE_LSTM = Scaled(1, 2, (DENSE, _ticket(1, 2), _random(2), _one_shot(2), _unpermuted(2)), TINY_LSTM)
+SMOKE_LSTM = Scaled(1, 2, (DENSE, _ticket(1, 2), random(2), one_shot(2), unpermuted(2)), TINY_LSTM)
 SMOKE_LSTM_ZERO = Scaled(1, 2, (_ticket(2),), {**TINY_LSTM, "rewind": "0it"})
-SMOKE_TRANSFORMER = Scaled(1, 1, (DENSE, _ticket(1), _random(1)), TINY_TRANSFORMER)
+SMOKE_TRANSFORMER = Scaled(1, 1, (DENSE, _ticket(1), random(1)), TINY_TRANSFORMER)
 SMOKE_LAYERS = Scaled(1, 1, (_ticket(1),), TINY_TRANSFORMER)
 
 # ---- quick: the LSTM small enough for two cores -----------------------------------------------------------------
@@ -79,7 +64,7 @@ QUICK_LSTM: Mapping[str, Any] = {
     "batch_size": 5, "task.options.bptt": 40, "length": "500it", "rewind": "50it", "evaluate.every_it": 1000,
 }  # fmt: skip
 QUICK_NOTE = "miniature: LSTM of 128 units, 10,000 words, 200,000 tokens of WikiText-2, 500 iterations of 200 tokens, rewound to 50, 30,000 tokens of the test set"
-QUICK_ARMS = (DENSE, _ticket(1, 4, 7), _random(1, 4, 7), _one_shot(8), _random(8), _unpermuted(7), _ticket(*range(1, 8)))
+QUICK_ARMS = (DENSE, _ticket(1, 4, 7), random(1, 4, 7), one_shot(8), random(8), unpermuted(7), _ticket(*range(1, 8)))
 QUICK = Scaled(TRIALS, 8, QUICK_ARMS, QUICK_LSTM, note=QUICK_NOTE)
 
 # ---- Multi30k: the real corpus that a small machine can train on; not in the paper ------------------------------
@@ -90,7 +75,7 @@ SMALL = changed(BASE, {
     "task.options": {"label_smoothing": 0.1, "beam": 4, "length_penalty": 0.6, "average": 5, "average_every_it": 240},
 })  # fmt: skip
 SMALL_NOTE = "miniature: Transformer of width 128, 4 + 4 layers, on Multi30k with 10,000 pieces, 8,000 iterations of 4,096 padded tokens, rewound to 200"
-SMALL_ARMS = (DENSE, _ticket(3, 5, 8), _random(3, 5, 8), _one_shot(5, 8), _unpermuted(3, 5, 8))
+SMALL_ARMS = (DENSE, _ticket(3, 5, 8), random(3, 5, 8), one_shot(5, 8), unpermuted(3, 5, 8))
 
 NEEDS_GPU = "needs a GPU: 50,000 updates of 28,672 tokens are 4e17 operations for base"
 

@@ -11,6 +11,7 @@ from typing import Any
 from ltcore.recipe import Data, Evaluate, Model, Optimizer, Pruning, Recipe, Task, changed
 from ltcore.rl.worlds import HUMAN, REGISTRY, WORLDS
 from replications.schema import Arm, Control, Deviation, Experiment, Scaled, Setting
+from replications.yu2020_arms import DENSE, one_shot, random, unpermuted
 
 TRIALS, ROUNDS, BATCH = 3, 20, 128
 CLAIMED, ABLATED = (8, 10, 12, 14, 16), (8, 10, 12, 14)  # levels that the claims name
@@ -49,33 +50,18 @@ def _game(world: str) -> Recipe:
 
 
 # ---- arms: what claims name first, then the whole curves --------------------------------------------------------
-DENSE, TICKET = Arm("dense", levels=(0,)), "ticket"
-
-
-def _random(levels: tuple[int, ...]) -> Arm:
-    return Arm("random-ticket", levels=levels)
-
-
-def _unpermuted(levels: tuple[int, ...]) -> Arm:
-    """Fresh weights under the ticket's own mask: the other reading of the paper's random tickets."""
-    return Arm("reinit", "random-ticket", levels, named={"mask": "unpermuted"})
-
-
-def _one_shot(levels: tuple[int, ...]) -> Arm:
-    return Arm("one-shot-level", "one-shot", levels)
-
-
+TICKET = "ticket"
 ALL = tuple(range(1, ROUNDS + 1))
 
 
 def _arms(ablated: bool, everything: bool = True) -> tuple[Arm, ...]:
-    claimed = (DENSE, Arm(TICKET, levels=CLAIMED), _random(CLAIMED), *((_one_shot(ABLATED),) if ablated else ()), _unpermuted(CLAIMED))
-    curves = (Arm(TICKET, levels=ALL), _random(ALL), *((_one_shot(ALL),) if ablated else ()), _unpermuted(ALL))
+    claimed = (DENSE, Arm(TICKET, levels=CLAIMED), random(*CLAIMED), *((one_shot(*ABLATED),) if ablated else ()), unpermuted(*CLAIMED))
+    curves = (Arm(TICKET, levels=ALL), random(*ALL), *((one_shot(*ALL),) if ablated else ()), unpermuted(*ALL))
     return claimed + (curves if everything else ())
 
 
 UNREWOUND = (Arm(TICKET, levels=ABLATED), Arm(TICKET, levels=ALL))
-SMOKE_ARMS = (DENSE, Arm(TICKET, levels=(1, 2)), _random((2,)), _one_shot((2,)), _unpermuted((2,)))
+SMOKE_ARMS = (DENSE, Arm(TICKET, levels=(1, 2)), random(2), one_shot(2), unpermuted(2))
 SMOKE: Mapping[str, Any] = {
     "model.options": {"hidden": [16, 16]}, "batch_size": 32, "length": "60it", "rewind": "20it", "evaluate.every_it": 10, "task.options.window": 20,
 }  # fmt: skip
@@ -109,7 +95,7 @@ ABLATED_GAMES = frozenset({"assault", "breakout", "seaquest"})  # Figs 6 and 7
 
 
 def _atari(game: str) -> tuple[Experiment, ...]:
-    smoke = {("smoke", f"atari-{game}"): Scaled(1, 1, (DENSE, Arm(TICKET, levels=(1,)), _random((1,))), SMOKE_GAME)} if game == "breakout" else {}
+    smoke = {("smoke", f"atari-{game}"): Scaled(1, 1, (DENSE, Arm(TICKET, levels=(1,)), random(1)), SMOKE_GAME)} if game == "breakout" else {}
     return _experiments(f"rl-atari-{game}", _game(f"atari-{game}"), game in ABLATED_GAMES, smoke, {}, NEEDS_GPU)
 
 
@@ -163,7 +149,7 @@ DEVIATIONS = (
 
 CONTROLS = (
     Control(("rl-classic-wt-beats-rt",), "no-training", "cartpole-v0", "rl-cartpole-v0",
-            Scaled(TRIALS, 16, (DENSE, Arm(TICKET, levels=CLAIMED), _random(CLAIMED)))),
+            Scaled(TRIALS, 16, (DENSE, Arm(TICKET, levels=CLAIMED), random(*CLAIMED)))),
 )  # fmt: skip
 
 NOT_COVERED: Mapping[str, str] = {}
