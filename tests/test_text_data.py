@@ -175,7 +175,8 @@ def test_files_are_read_and_white_space_is_all_the_same(small):
     [
         (b" = A = \n\n", "is damaged: it has 2 lines, Small's has 3"),
         (b" = A = \n\nthe cat saw the hog\n", "is damaged: the md5 of its words is"),
-        (b" = \xff = \n\nthe\n", "is damaged: it is not UTF-8"),
+        (b" = \xff = \n\nthe\n", r"is damaged: it is not UTF-8 \(invalid start byte in line 1\)"),
+        (b"the cat\n" * 40_000 + b"the d\xc3\n", r"is damaged: it is not UTF-8 \(unexpected end of data in line 40,001\)"),
     ],
 )
 def test_a_damaged_file_is_one_clear_line(small, content, said):

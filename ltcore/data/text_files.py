@@ -61,11 +61,12 @@ def check(source: TextSet, found: Mapping[str, Path]) -> None:
 
 def lines(path: Path) -> Iterable[str]:
     """The lines of a UTF-8 file, cut at line feeds alone. Raises UserError where it can't be read."""
-    try:
-        with guarded(path), open(path, encoding="utf-8", newline="\n") as file:
-            yield from (line.removesuffix("\n") for line in file)
-    except UnicodeDecodeError as error:
-        raise damaged(path, f"it is not UTF-8 ({error.reason} at byte {error.start})") from error
+    with guarded(path), open(path, "rb") as file:
+        for number, line in enumerate(file, 1):  # decoded line by line: a reader of text knows the place within its buffer only
+            try:
+                yield line.removesuffix(b"\n").decode()
+            except UnicodeDecodeError as error:
+                raise damaged(path, f"it is not UTF-8 ({error.reason} in line {number:,})") from error
 
 
 def read(name: str, source: TextSet, found: Mapping[str, Path], kind: str, options: Mapping[str, Any]) -> Corpus:
