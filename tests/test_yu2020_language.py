@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import sys
 
 import pytest
 import torch
@@ -12,6 +14,7 @@ from bench.flags import Flags
 from bench.joins import Join
 from bench.measurement import Measurement, RunInfo
 from ltcore.arms import ARMS
+from ltcore.data import number_words
 from ltcore.imp import DataFacts, Trial
 from ltcore.models import MODELS, layer_kinds, layer_sizes, skeleton
 from replications import papers, registry
@@ -125,6 +128,19 @@ def test_plans_are_made_without_the_corpora(monkeypatch, tmp_path):
     monkeypatch.delenv("LTCORE_DATA", raising=False)
     made = plan.make(PAPER, Flags("quick"))
     assert "wikitext2-lstm" in made.skipped and "rl-cartpole-v0" in {p.protocol for p in made.points}
+
+
+@pytest.mark.parametrize("package", ["tokenizers", "sacrebleu", "num2words"])
+def test_a_missing_package_skips_translation_before_anything_is_trained(package, monkeypatch):
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *of: None if name == package else found(name, *of))
+    monkeypatch.setitem(sys.modules, package, None)
+    for cached in (number_words._number_words, number_words._both):
+        cached.cache_clear()
+    made = plan.make(PAPER, Flags("smoke"))
+    [said] = [note for note in made.notes if f"pip install {package}" in note]
+    assert said.endswith(": wmt14-transformer-base, wmt14-transformer-base-layers-only skipped")
+    assert {"wikitext2-lstm", "rl-acrobot-v1"} <= {p.protocol for p in made.points}
 
 
 def test_smoke_by_the_command_line(tmp_path):

@@ -2,6 +2,7 @@
 
 import array
 import hashlib
+import importlib.util
 import os
 import tempfile
 from collections.abc import Iterable, Sequence
@@ -59,8 +60,11 @@ def corpus(name: str, parts: Sequence[Pairs], vocabulary: int, *, source: str, n
     """A Corpus of (training, validation, test) pairs, cut by an encoding of the training part and kept on disk.
 
     Raises:
-        UsageError: a vocabulary too small for the characters. PackageMissingError: package ``tokenizers`` is not installed.
+        UsageError: a vocabulary too small for the characters. PackageMissingError: package ``tokenizers`` is not installed, or ``sacrebleu``,
+            of which it is better to hear before a training than at its end.
     """
+    if importlib.util.find_spec("sacrebleu") is None:
+        raise PackageMissingError("translation needs the package sacrebleu: pip install sacrebleu")
     if not isinstance(vocabulary, int) or isinstance(vocabulary, bool) or vocabulary < len(SPECIAL) + 1:
         raise UsageError(f"data set {name}: option vocabulary is a whole number of pieces, not {vocabulary!r}")
     kept = cache_folder() / f"{name}-{_key(parts, vocabulary)}.safetensors"

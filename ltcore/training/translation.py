@@ -6,7 +6,6 @@ References: Ott et al. 2018 (fairseq): batches by tokens, label smoothing 0.1, b
 from __future__ import annotations
 
 import functools
-import importlib
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -183,17 +182,12 @@ def translations(module: nn.Module, pairs: Pairs, part: str = "test") -> list[st
 
 def bleu(written: Sequence[str], pairs: Pairs, part: str = "test") -> float:
     """Case-sensitive BLEU by sacrebleu, whose signature goes into the record."""
-    metric = _sacrebleu().BLEU()
+    from sacrebleu import BLEU  # without it there is no corpus of pairs
+
+    metric = BLEU()
     score = metric.corpus_score(list(written), [list(pairs.parts[part].texts)]).score
     pairs.facts["bleu_signature"] = str(metric.get_signature())
     return score
-
-
-def _sacrebleu() -> Any:
-    try:
-        return importlib.import_module("sacrebleu")
-    except ImportError as error:
-        raise UserError("translation needs the package sacrebleu: pip install sacrebleu") from error
 
 
 def failure(metrics: Mapping[str, Mapping[str, float]], pairs: Pairs) -> str:
