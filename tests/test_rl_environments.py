@@ -1,5 +1,6 @@
 """Environments as the learner sees them: against gymnasium's own, ends within the step, cuts that are no ends, saving and going on."""
 import importlib.util
+import sys
 
 import numpy as np
 import pytest
@@ -148,12 +149,33 @@ def test_a_lost_life_ends_what_is_learned_from_but_not_the_game():
     assert step.observation.shape == (2, 4, 84, 84) and step.observation.dtype == np.uint8
 
 
-@pytest.mark.skipif(importlib.util.find_spec("ale_py") is None, reason="needs ale-py")
-def test_a_game_without_its_rom_is_one_line(monkeypatch, tmp_path):
+needs_ale = pytest.mark.skipif(importlib.util.find_spec("ale_py") is None, reason="needs ale-py")
+
+
+@needs_ale
+def test_a_game_without_its_rom_is_one_line(monkeypatch, tmp_path, capsys):
+    from ale_py import roms
+
     with pytest.raises(UsageError, match="ale-py knows no game 'break_out'; did you mean 'breakout'"):
         worlds.load("atari-breakout", {"game": "break_out"})
+    whole = roms.get_rom_path("breakout")
+    (tmp_path / "breakout.bin").write_bytes(whole.read_bytes()[:-1])
+    with monkeypatch.context() as m, pytest.raises(PackageMissingError, match=r"ROM breakout.bin is missing or damaged: pip install"):
+        m.setattr(roms, "__file__", str(tmp_path / "__init__.py"))
+        worlds.load("atari-breakout")
     monkeypatch.setenv("ALE_ROMS_DIR", str(tmp_path))
-    with pytest.raises(PackageMissingError, match=r"Atari Breakout: ale-py's ROM breakout.bin is missing or damaged: pip install"):
+    with pytest.raises(PackageMissingError, match=rf"Atari Breakout: ale-py's ROM breakout.bin is missing or damaged: put it into {tmp_path}, which ALE_"):
+        worlds.load("atari-breakout")
+    (tmp_path / "breakout.bin").write_bytes(whole.read_bytes())
+    worlds.load("atari-breakout").make(1, 0)
+    assert capsys.readouterr().out == ""  # ale-py says which folder it reads, which --json must not
+
+
+@needs_ale
+def test_an_emulator_that_cannot_be_imported_is_one_line(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ale_py", None)
+    monkeypatch.setattr(worlds, "lacking", lambda world: "")
+    with pytest.raises(PackageMissingError, match=r"Atari Breakout: ale_py can't be imported \(.*\): pip install"):
         worlds.load("atari-breakout")
 
 

@@ -8,6 +8,7 @@ Each environment here belongs to one replicate and draws from the seed that it w
 """
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import json
 import sys
@@ -214,8 +215,9 @@ class Atari:
         from ale_py.vector_env import AtariVectorEnv
         from gymnasium.vector import AutoresetMode
 
-        self.env = AtariVectorEnv(game, n, num_threads=threads, max_num_frames_per_episode=max_frames, reward_clipping=False,
-                                  autoreset_mode=AutoresetMode.SAME_STEP)  # fmt: skip
+        with contextlib.redirect_stdout(sys.stderr):  # where it says which folder it reads ROMs from
+            self.env = AtariVectorEnv(game, n, num_threads=threads, max_num_frames_per_episode=max_frames, reward_clipping=False,
+                                      autoreset_mode=AutoresetMode.SAME_STEP)  # fmt: skip
         self.observation, info = self.env.reset(seed=seed % 2**30)  # n seeds in a row, 31 bits each
         self.lives = info["lives"].copy()
 

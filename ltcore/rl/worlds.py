@@ -1,10 +1,13 @@
 """Named environments in the part that data sets play elsewhere: what is trained on, with its shapes, fingerprint and source."""
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import importlib.util
 import json
+import os
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -111,14 +114,19 @@ def load(name: str, options: Mapping[str, Any] | None = None) -> Environment:
 
 
 def _check_rom(label: str, game: str) -> None:
-    from ale_py import roms
-
+    try:
+        from ale_py import roms
+    except ImportError as error:  # there, but not whole
+        raise PackageMissingError(f"environment {label}: ale_py can't be imported ({error}): pip install --force-reinstall ale-py") from error
     if game not in roms.get_all_rom_ids():
         raise UsageError(f"environment {label}: ale-py knows no game {game!r}{nearest(str(game), roms.get_all_rom_ids())}")
+    own = os.environ.get("ALE_ROMS_DIR")
     try:
-        roms.get_rom_path(game)
+        with contextlib.redirect_stdout(sys.stderr):  # where it says which folder it reads
+            roms.get_rom_path(game)
     except OSError as error:  # not there, or not the file that it ought to be
-        raise PackageMissingError(f"environment {label}: ale-py's ROM {game}.bin is missing or damaged: pip install --force-reinstall ale-py") from error
+        mend = f"put it into {own}, which ALE_ROMS_DIR names" if own else "pip install --force-reinstall ale-py"
+        raise PackageMissingError(f"environment {label}: ale-py's ROM {game}.bin is missing or damaged: {mend}") from error
 
 
 def lacking(world: World) -> str:
