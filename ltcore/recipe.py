@@ -5,6 +5,7 @@ Defaults are DESIGN's choices for what papers leave silent; every field that can
 from __future__ import annotations
 
 import dataclasses
+import math
 import operator
 import re
 from collections.abc import Mapping, Sequence
@@ -147,6 +148,14 @@ def check(recipe: Recipe) -> None:
     for point in (*recipe.evaluate.test, *recipe.evaluate.train):
         if not _POINT.fullmatch(str(point)):
             raise UsageError(f"bad point {point!r} in 'evaluate': write early-stop, end or iterations such as 30000it")
+
+
+def in_range(path: str, value: Any, least: float = 0, most: float = math.inf, whole: bool = False) -> None:
+    """Raises UsageError for an option's value that is no number from ``least`` to ``most``."""
+    kinds = int if whole else (int, float)
+    if not isinstance(value, kinds) or isinstance(value, bool) or not least <= value <= most:
+        span = f"from {least:g} up" if math.isinf(most) else f"from {least:g} to {most:g}"
+        raise UsageError(f"bad value for {path!r}: {value!r} is not a {'whole ' * whole}number {span}")
 
 
 def changed(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:

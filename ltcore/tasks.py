@@ -11,7 +11,7 @@ from typing import Any
 
 from ltcore.errors import UsageError
 from ltcore.jobs import Value
-from ltcore.recipe import Recipe
+from ltcore.recipe import Recipe, in_range
 from ltcore.rl import a2c
 from ltcore.training import language, loop, translation
 from ltcore.training.loop import Trained
@@ -87,12 +87,17 @@ def read_language(trained: Trained, params: Mapping[str, Any]) -> list[Value]:
     return found
 
 
+RANGES: Mapping[str, Mapping[str, Any]] = {  # of options; other numbers are from 0 up
+    "bptt": {"least": 1, "whole": True}, "beam": {"least": 1, "whole": True}, "label_smoothing": {"most": 1},
+    "average": {"whole": True}, "average_every_it": {"least": 1, "whole": True},
+}  # fmt: skip
+
+
 def _options(recipe: Recipe, known: Sequence[str]) -> None:
     for option, value in recipe.task.options.items():
         if option not in known:
             raise UsageError(f"task {recipe.task.name} has no option {option!r}; it takes {', '.join(known)}")
-        if not isinstance(value, (int, float)) or isinstance(value, bool) or value < 0:
-            raise UsageError(f"bad value for 'task.options.{option}': {value!r} is not a number from 0 up")
+        in_range(f"task.options.{option}", value, **RANGES.get(option, {}))
 
 
 def _of_text(recipe: Recipe, data: Any) -> None:
@@ -104,7 +109,7 @@ def _of_text(recipe: Recipe, data: Any) -> None:
 
 
 def _bptt(recipe: Recipe) -> int:
-    return max(int(recipe.task.options.get("bptt", language.BPTT)), 1)
+    return recipe.task.options.get("bptt", language.BPTT)
 
 
 def _windows(recipe: Recipe, n_train: int) -> int:

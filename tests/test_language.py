@@ -264,7 +264,8 @@ def test_a_trial_that_diverged_or_only_guesses_is_named():
     [
         ({"batch_size": 100}, "leave no window of 5"),
         ({"task.options": {"window": 5}}, "no option 'window'; it takes bptt"),
-        ({"task.options": {"bptt": "x"}}, "not a number"),
+        ({"task.options": {"bptt": "x"}}, "'x' is not a whole number from 1 up"),
+        ({"task.options": {"bptt": 0}}, "bad value for 'task.options.bptt': 0 is not a whole number from 1 up"),
         ({"data.labels": "shuffled"}, "neither labels"),
         ({"task": Task()}, "is a corpus: nothing to classify"),
     ],

@@ -182,7 +182,9 @@ def test_a_convolution_learns_from_frames():
 
 @pytest.mark.parametrize(("options", "message"), [
     ({"entropie": 1.0}, "unexpected keyword argument 'entropie'"), ({"unit": "frames"}, "counts episodes or batches, not 'frames'"),
-    ({"steps": 5}, "a batch of 32 is not a number of environments times 5 steps"),
+    ({"steps": 5}, "a batch of 32 is not a number of environments times 5 steps"), ({"steps": 0}, "0 is not a whole number from 1 up"),
+    ({"window": 0}, "bad value for 'task.options.window': 0 is not a whole number from 1 up"), ({"window": -5}, "-5 is not a whole number"),
+    ({"discount": 1.5}, "1.5 is not a number from 0 to 1"), ({"entropy": "much"}, "'much' is not a number from 0 up"),
 ])  # fmt: skip
 def test_options_that_mean_nothing(options, message):
     with pytest.raises(UsageError, match=message):

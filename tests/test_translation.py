@@ -373,6 +373,9 @@ def test_resuming_equals_the_unbroken_run(numbers):
     [
         ({"length": "3ep"}, "are iterations, such as 50000it"),
         ({"task.options": {"beams": 5}}, "no option 'beams'; it takes label_smoothing"),
+        ({"task.options": {"beam": 0}}, "'task.options.beam': 0 is not a whole number from 1 up"),
+        ({"task.options": {"label_smoothing": 3}}, "3 is not a number from 0 to 1"),
+        ({"task.options": {"average_every_it": 0}}, "0 is not a whole number from 1 up"),
         ({"data.augment": "crop-flip"}, "neither labels"),
     ],
 )

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from ltcore import seeds
 from ltcore.errors import UsageError
 from ltcore.models import ActorCritic, split_state
+from ltcore.recipe import in_range
 from ltcore.rl import networks
 from ltcore.rl.player import Player
 from ltcore.rl.returns import advantages
@@ -27,6 +28,9 @@ from ltcore.training.loop import BITS, Checkpoints, Replicate, Segment, Stopped,
 
 CHECK_EVERY = 32  # updates between two looks at whether to save or stop
 UNITS = ("episodes", "batches")
+RANGES: Mapping[str, Mapping[str, Any]] = {  # of options; other numbers are from 0 up
+    "steps": {"least": 1, "whole": True}, "window": {"least": 1, "whole": True}, "discount": {"most": 1}, "gae": {"most": 1},
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,7 @@ def settings(options: Mapping[str, Any], batch_size: int) -> A2C:
     """The task's options.
 
     Raises:
-        UsageError: an unknown option or unit, or a batch that is no multiple of the steps.
+        UsageError: an unknown option or unit, a number out of its range, or a batch that is no multiple of the steps.
     """
     try:
         found = A2C(**options)
@@ -63,7 +67,10 @@ def settings(options: Mapping[str, Any], batch_size: int) -> A2C:
         raise UsageError(f"task a2c: {str(error).partition(') ')[2] or error}") from None
     if found.unit not in UNITS:
         raise UsageError(f"task a2c counts {' or '.join(UNITS)}, not {found.unit!r}")
-    if found.steps < 1 or batch_size % found.steps:
+    for name, number in options.items():
+        if name != "unit":
+            in_range(f"task.options.{name}", number, **RANGES.get(name, {}))
+    if batch_size % found.steps:
         raise UsageError(f"task a2c: a batch of {batch_size} is not a number of environments times {found.steps} steps")
     return found
 
