@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from ltcore import tasks
-from ltcore.errors import UsageError
+from ltcore.errors import UsageError, UserError
 from ltcore.jobs import Value
 from ltcore.models import MODELS, draw_state, skeleton
 from ltcore.recipe import Evaluate, Model, Optimizer, Task
@@ -189,6 +189,12 @@ def test_a_convolution_learns_from_frames():
 def test_options_that_mean_nothing(options, message):
     with pytest.raises(UsageError, match=message):
         a2c.settings({**OPTIONS, **options}, 32)
+
+
+def test_a_model_without_a_value_is_refused():
+    data, module, draw = _net(model=Model("lenet", "module", {"hidden": [8]}))
+    with pytest.raises(UserError, match="needs a model such as actor-critic, that gives 2 logits and a value; LeNet gives 2 numbers"):
+        a2c.train(module, data, _segment(), [_replicate(draw, 0)])
 
 
 def test_half_precision_is_refused():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ltcore.data import from_user
-from ltcore.errors import DataMissingError, PackageMissingError, UsageError
+from ltcore.errors import DataMissingError, PackageMissingError, UsageError, UserError
 from ltcore.rl import environments, worlds
 
 gymnasium = pytest.importorskip("gymnasium")
@@ -228,6 +228,16 @@ def test_a_user_brings_an_environment_of_their_own():
     assert [s.over.all() for s in steps] == [False, False, True]
     longer = from_user("corridor", worlds.World("Corridor", Corridor, (2,), 2, options={"length": 4}))
     assert longer.fingerprint != world.fingerprint
+
+
+@pytest.mark.parametrize(("spec", "shape", "actions", "message"), [
+    ("CartPole-v1", (8,), 2, r"environment Mine: 3 copies show \(3, 4\), its World says \(3, 8\)"),
+    ("CartPole-v1", (4,), 3, "environment Mine has 2 actions, its World says 3"),
+    ("MountainCarContinuous-v0", (2,), 3, "environment Mine has no discrete actions, its World says 3"),
+])  # fmt: skip
+def test_an_environment_that_is_not_as_its_world_says_is_refused(spec, shape, actions, message):
+    with pytest.raises(UserError, match=message):
+        from_user("mine", worlds.World("Mine", "gymnasium", shape, actions, options={"spec": spec})).make(3, 0)
 
 
 def test_what_environments_freed_goes_back_to_the_system(monkeypatch):

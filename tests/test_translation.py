@@ -15,7 +15,7 @@ from ltcore import data
 from ltcore.data.corpus import Sentences
 from ltcore.errors import UsageError, UserError
 from ltcore.imp import Trial
-from ltcore.models import Transformer, draw_state, layer_kinds, skeleton
+from ltcore.models import LanguageLSTM, Transformer, draw_state, layer_kinds, skeleton
 from ltcore.models.transformer import PAD, positions
 from ltcore.recipe import Data, Evaluate, Model, Optimizer, Pruning, Recipe, Task, changed
 from ltcore.training import backends, beam, loop, optimizers, translation
@@ -388,3 +388,8 @@ def test_text_without_pairs_is_refused():
     topics = data.load("topics", tokens=300, held_out=100)
     with pytest.raises(UserError, match="needs pairs of sentences"):
         pairs(topics, 0)
+
+
+def test_a_model_that_can_not_write_is_refused(numbers):
+    with pytest.raises(UserError, match="needs a model such as transformer; LanguageLSTM has no methods encode, start and step"):
+        pairs(numbers, 0).memory(LanguageLSTM((), 5, 4, 4))

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from ltcore import seeds
-from ltcore.errors import UsageError
+from ltcore.errors import UsageError, UserError
 from ltcore.models import ActorCritic, split_state
 from ltcore.recipe import in_range
 from ltcore.rl import networks
@@ -83,7 +83,7 @@ def train(module: nn.Module, data: Any, segment: Segment, replicates: Sequence[R
 
     Raises:
         Stopped: ``checkpoints.stop()`` said so; the state was saved before where the environments can be saved.
-        UsageError: a precision class other than fp32, fp64 and tf32.
+        UsageError: a precision class other than fp32, fp64 and tf32. UserError: the module gives something else.
     """
     if segment.precision not in ("fp32", "fp64", "tf32"):
         raise UsageError(f"task a2c is computed in fp32, fp64 or tf32, not {segment.precision}")
@@ -180,6 +180,9 @@ class _Run:
         value, actions = np.empty((task.steps, len(players), self.n)), np.empty((len(players), task.steps, self.n), dtype=np.int64)
         for t in steps:
             out = self.networks.act(t, self._seen()).cpu().numpy()  # (R, n, A + 1)
+            if out.shape[-1] != self.data.classes + 1:
+                raise UserError(f"task a2c needs a model such as actor-critic, that gives {self.data.classes} logits and a value; "
+                                f"{type(self.module).__name__} gives {out.shape[-1]} numbers")  # fmt: skip
             value[t] = out[..., -1]
             for r, player in enumerate(players):
                 actions[r, t] = (out[r, :, :-1] + noise[r][t]).argmax(1)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from ltcore.errors import PackageMissingError, UsageError
+from ltcore.errors import PackageMissingError, UsageError, UserError
 from ltcore.names import nearest
 
 if TYPE_CHECKING:
@@ -86,14 +86,24 @@ class Environment:
         return dataclasses.replace(self, device=device)
 
     def make(self, n: int, seed: int) -> Copies:
-        """n copies that draw from ``seed`` alone."""
+        """n copies that draw from ``seed`` alone.
+
+        Raises:
+            UserError: they do not show what the world says.
+        """
         import torch
 
         from ltcore.rl import environments
 
         maker = self.world.maker
         threads = {"threads": torch.get_num_threads()} if maker == "atari" else {}  # which change no number
-        return (environments.MAKERS[maker] if isinstance(maker, str) else maker)(n, seed, **self.options, **threads)
+        made = (environments.MAKERS[maker] if isinstance(maker, str) else maker)(n, seed, **self.options, **threads)
+        if made.observation.shape != (n, *self.input_shape):
+            raise UserError(f"environment {self.world.label}: {n} copies show {made.observation.shape}, its World says {(n, *self.input_shape)}")
+        space = getattr(getattr(made, "env", None), "single_action_space", None)  # gymnasium's
+        if space is not None and (actions := getattr(space, "n", 0)) != self.classes:
+            raise UserError(f"environment {self.world.label} has {actions or 'no discrete'} actions, its World says {self.classes}")
+        return made
 
 
 def load(name: str, options: Mapping[str, Any] | None = None) -> Environment:

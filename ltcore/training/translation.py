@@ -85,7 +85,13 @@ class Pairs:
         return batch(self.parts["train"], few, int(_longer(self.parts["train"])[few.cpu()].max()))
 
     def memory(self, module: nn.Module) -> tuple[Tensor, ...]:
-        """Nothing goes from step to step beside weights."""
+        """Nothing goes from step to step beside weights.
+
+        Raises:
+            UserError: the module can't write a translation.
+        """
+        if not all(hasattr(module, method) for method in ("encode", "start", "step")):
+            raise UserError(f"task translate needs a model such as transformer; {type(module).__name__} has no methods encode, start and step")
         return ()
 
     def size(self, part: str) -> int:
