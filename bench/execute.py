@@ -6,13 +6,16 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
+import functools
 import heapq
 import math
 import multiprocessing
 import os
+import queue
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from bench import plan as planning
 from bench.plan import Plan
@@ -24,6 +27,7 @@ from ltcore.stages import Stage, canonical
 
 MOST_INPUTS = 2**26  # numbers in one batch of a whole stack: 170 replicates of CIFAR at batch 128, but ImageNet at batch 1,024 one by one
 MOST_SCORES = 2**29  # scores in one step of a whole stack, 2 GiB of float32: 10 replicates of a LSTM with 33,278 words
+MOST_DEATHS = 8  # of workers in a row, with nothing finished between: none can live here
 RETRY_S = 0.2  # how soon a stage that another process holds is asked for again
 
 
@@ -124,7 +128,7 @@ class _Run:
         self.rewound_to = {o.stage for s in plan.stages for role, o in s.inputs.items() if role == "state" and _goes_on(o.stage, s)}
         self.ready = [(self.rank[s], s.hash, s) for s in left if not self.waits[s]]
         heapq.heapify(self.ready)
-        self.stopped = self.replan = False
+        self.stopped, self.replan, self.deaths = False, False, 0
         self.busy: dict[Stage, float] = {}  # held by another program -> when to ask again
 
     def loop(self, pool: concurrent.futures.Executor) -> None:
@@ -181,7 +185,10 @@ class _Run:
         except UserError as error:
             outcome = str(error)
         except concurrent.futures.process.BrokenProcessPool as error:
-            raise UserError("a worker process died (out of memory?); what is done is kept, run the same command again") from error
+            self.deaths += 1
+            outcome = "its worker process died (out of memory?); what is done is kept, run the same command again"
+            if self.deaths == MOST_DEATHS:
+                raise UserError(f"{MOST_DEATHS} stages in a row failed: {outcome}") from error
         except concurrent.futures.BrokenExecutor as error:
             raise UserError(str(error)) from error
         if isinstance(outcome, str):
@@ -205,6 +212,7 @@ class _Run:
             self._fail(consumer, why)
 
     def _finished(self, stage: Stage) -> None:
+        self.deaths = 0
         self.progress.done += 1
         self.progress.done_it += planning.iterations([stage])
         for consumer in self.consumers.get(stage, ()):
@@ -277,6 +285,32 @@ def _missing(stage: Stage, left: Mapping[Stage, frozenset[str]], seen: Mapping[S
     return found
 
 
+class _Workers(concurrent.futures.Executor):
+    """Pools of one process each: one that dies, killed for its memory for example, takes down its own task and no other."""
+
+    def __init__(self, workers: int, context: multiprocessing.context.BaseContext, setup: tuple[Any, ...]):
+        self._new = functools.partial(concurrent.futures.ProcessPoolExecutor, 1, context, begin, setup)
+        self._pools = [self._new() for _ in range(workers)]
+        self._free: queue.SimpleQueue[int] = queue.SimpleQueue()
+        for i in range(workers):
+            self._free.put(i)
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any) -> concurrent.futures.Future:
+        """On a free one; waits for it."""
+        i = self._free.get()
+        try:
+            future = self._pools[i].submit(fn, *args)
+        except concurrent.futures.process.BrokenProcessPool:  # its process died
+            self._pools[i] = self._new()
+            future = self._pools[i].submit(fn, *args)
+        future.add_done_callback(lambda done: self._free.put(i))
+        return future
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        for pool in self._pools:
+            pool.shutdown(wait, cancel_futures=cancel_futures)
+
+
 @contextlib.contextmanager
 def _pool(plan: Plan, store: Store, options: Options):
     """Worker processes, started afresh (not forked: torch has threads), each with one thread on CPU; and the options that hold there."""
@@ -290,8 +324,7 @@ def _pool(plan: Plan, store: Store, options: Options):
     environment = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"} if options.device == "cpu" else {}
     before = {k: os.environ.get(k) for k in environment}
     os.environ |= environment
-    context = multiprocessing.get_context("spawn")
-    pool = concurrent.futures.ProcessPoolExecutor(options.workers, context, initializer=begin, initargs=setup)
+    pool = _Workers(options.workers, multiprocessing.get_context("spawn"), setup)
     try:
         with pool:
             yield pool, options

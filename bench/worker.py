@@ -106,6 +106,8 @@ def _run(task: Task, store: Store) -> Taken | str:
     except torch.cuda.OutOfMemoryError as error:
         return f"out of GPU memory with {_stack(len(task.stages))} ({error})".splitlines()[0]
     except Exception as error:  # one stage's defect must not take the others down; the line and the log say which
+        if isinstance(error, MemoryError) or NO_MEMORY in str(error):
+            return f"out of memory with {_stack(len(task.stages))} ({error})".splitlines()[0]
         return _defect(store, task, error)
     made_by = {**machine.facts(_world["device"]), "stack": len(jobs), **meter.told(len(jobs))}
     for (stage_hash, described), result in zip(task.stages, results):
@@ -118,13 +120,14 @@ def _run(task: Task, store: Store) -> Taken | str:
     return Taken.DONE
 
 
+NO_MEMORY = "DefaultCPUAllocator: "  # what torch says, in a RuntimeError, when there is none for a tensor
 KEPT = ("init", "prune")  # small, and what a ticket is made of
 
 
 def _stack(n: int) -> str:
     if n > 1:
         return f"{n} replicates in one stack"
-    return "one replicate: --set EXPERIMENT.batch_size=… or EXPERIMENT.precision=bf16 needs less, a larger GPU has more"
+    return "one replicate: --set EXPERIMENT.batch_size=… or EXPERIMENT.precision=bf16 needs less, a larger machine has more"
 
 
 def _defect(store: Store, task: Task, error: Exception) -> str:

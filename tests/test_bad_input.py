@@ -333,13 +333,16 @@ BEFORE = [
     ("DATASETS = {'mine': lambda: 3}", DATA, ("data set mine: return a Dataset or the four arrays",)),
     ("def mine():\n    raise RuntimeError('gone\\nfor good')\nDATASETS = {'mine': mine}", DATA, ("data set 'mine' failed: RuntimeError: gone (line 2 of my.py)",)),
 ]
+NET = ("import torch\nfrom torch import nn\nclass M(nn.Module):\n    def __init__(self, shape, classes):\n        super().__init__()\n"
+       "        self.out = nn.Linear(3, classes)\n    def forward(self, x):\n")  # fmt: skip
 DURING = [
     ("CRITERIA = {'mine': lambda s: 3}", (), ("criterion 'mine' must give a dict", "it gave a int")),
     ("CRITERIA = {'mine': lambda s: {n: w[:1] for n, w in s.weights.items()}}", (), ("hidden.0.weight", "(300, 40)", "it gave (1, 40)")),
     ("CRITERIA = {'mine': lambda s: {n: w * float('nan') for n, w in s.weights.items()}}", (), ("not numbers (NaN)",)),
     ("def mine(s):\n    raise ValueError('ouch\\ntwice')\nCRITERIA = {'mine': mine}", (), ("criterion 'mine' failed: ValueError: ouch (line 2 of my.py)",)),
-    ("from torch import nn\nclass M(nn.Module):\n    def __init__(self, shape, classes):\n        super().__init__()\n        self.out = nn.Linear(3, classes)\n"
-     "    def forward(self, x):\n        return self.out(x)\nMODELS = {'mine': M}", MODEL, ("shapes cannot be multiplied", "failures.log")),
+    ("import os\nCRITERIA = {'mine': lambda s: os.kill(os.getpid(), 9)}", (), ("its worker process died (out of memory?)", "run the same command again")),
+    (f"{NET}        return self.out(x)\nMODELS = {{'mine': M}}", MODEL, ("shapes cannot be multiplied", "failures.log")),
+    (f"{NET}        return torch.empty(10**15)\nMODELS = {{'mine': M}}", MODEL, ("out of memory with one replicate: --set EXPERIMENT.batch_size", "allocate")),
     ("MODELS = {'mine': lambda shape, classes: 3}", MODEL, ("model 'mine' is a int, not an nn.Module",)),
 ]  # fmt: skip
 
