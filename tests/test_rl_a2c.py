@@ -5,12 +5,12 @@ import math
 import pytest
 import torch
 
-from ltcore import tasks
+from ltcore import seeds, tasks
 from ltcore.errors import UsageError, UserError
 from ltcore.jobs import Value
 from ltcore.models import MODELS, draw_state, skeleton
 from ltcore.recipe import Evaluate, Model, Optimizer, Task
-from ltcore.rl import a2c, worlds
+from ltcore.rl import a2c, player, worlds
 from ltcore.training.loop import Checkpoints, Replicate, Segment, Stopped
 from ltcore.training.supervised import Streams
 
@@ -159,6 +159,53 @@ def test_every_option_of_learning_changes_what_is_learned(options):
     copy = _replicate(draw, 0)
     plain, other = (a2c.train(module, data, _segment(stop=4, unit="batches", steps=8, **o), [copy])[0].state for o in ({}, options))
     assert any(not torch.equal(plain[n], other[n]) for n in plain)
+
+
+def _return(rewards, terminated, truncated, finals, i, value):
+    """Of copy i from the first step given, forward and step by step."""
+    total = 0.0
+    for k, reward in enumerate(rewards):
+        total += 0.9**k * float(reward[i]) * 0.5
+        if terminated[k][i]:
+            return total
+        if truncated[k][i]:
+            break
+    return total + 0.9 ** (k + 1) * value(finals[k][i])
+
+
+def test_updates_are_those_of_autograd_and_torchs_rmsprop_over_ends_and_cuts():
+    """A plain A2C of one copy in the same environments with the same noise."""
+    data, module, draw = _net(max_steps=12)
+    copy, n, steps, updates = _replicate(draw, 0, 0.8), 8, 4, 20
+    segment = _segment(updates, precision="fp64", unit="batches", discount=0.9, entropy=0.02, value=0.3, reward_scale=0.5)
+    [trained] = a2c.train(module, data, segment, [copy])
+    net = module.double()
+    net.load_state_dict({name: (t * copy.mask[name]).double() for name, t in copy.state.items()})
+    optimizer, path = torch.optim.RMSprop(net.parameters(), lr=1e-3, alpha=0.99, eps=1e-8), (0, "order", "a2c", 0)
+    copies = data.make(n, seeds.stream_seed(*path, "environment"))
+    drawn = torch.empty(player.CHUNK, steps, n, 2, dtype=torch.float64).exponential_(generator=seeds.stream(*path, "actions", 0))
+    ends = cuts = 0
+    for u in range(updates):
+        seen, taken, told = [], [], []
+        for t in range(steps):
+            seen.append(torch.from_numpy(copies.observation).double())
+            taken.append((net(seen[-1])[:, :-1] - drawn[u, t].log()).argmax(1))
+            told.append(copies.step(taken[-1].numpy()))
+        rewards, terminated, truncated, finals = zip(*((s.reward, s.terminated, s.truncated, s.final) for s in told))
+        ends, cuts = ends + sum(int(e.sum()) for e in terminated), cuts + sum(int(c.sum()) for c in truncated)
+        value = lambda x: float(net(torch.from_numpy(x)[None].double())[0, -1].detach())  # noqa: E731
+        target = torch.tensor([_return(rewards[t:], terminated[t:], truncated[t:], finals[t:], i, value) for t in range(steps) for i in range(n)], dtype=torch.float64)
+        out = net(torch.cat(seen))
+        policy = torch.distributions.Categorical(logits=out[:, :-1])
+        gain = policy.log_prob(torch.cat(taken)) * (target - out[:, -1]).detach() + 0.02 * policy.entropy()
+        optimizer.zero_grad()
+        (0.3 * (target - out[:, -1]).square() - gain).mean().backward()
+        for name, p in net.named_parameters():
+            p.grad *= copy.mask[name]
+        optimizer.step()
+    assert ends > 5 and cuts > 5
+    for name, t in net.state_dict().items():
+        torch.testing.assert_close(trained.state[name], t, rtol=0, atol=1e-10)
 
 
 def test_it_learns():
