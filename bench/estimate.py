@@ -8,10 +8,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from tabulate import tabulate
 
 from bench import duration, effort
 from bench.execute import most_stacked
+from bench.grid import grid
 from bench.plan import Plan, iterations, todo
 from bench.store import Store
 from bench.threads import threads
@@ -72,7 +72,7 @@ def render(summary: Mapping[str, Any], plan: Plan) -> str:
     rows = [[kind, n["total"], n["done"], n["to_do"]] for kind, n in s["stages"].items()]
     lines = [
         f"{s['paper']}, scale {s['scale']}, data {s['data']} ({s['data_source']}), {len(plan.about)} experiments, up to {trials} trials", *s["notes"], "",
-        tabulate(rows, ["stages", "in all", "done", "to do"]), "", _time(s),
+        grid(rows, ["stages", "in all", "done", "to do"]), "", _time(s),
     ]  # fmt: skip
     return "\n".join(lines)
 

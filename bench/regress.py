@@ -19,6 +19,7 @@ from typing import Any
 from bench import execute, machine
 from bench import plan as planning
 from bench.flags import Flags
+from bench.grid import grid
 from bench.plan import Plan, Point
 from bench.store import Store, default_root
 from bench.verbs import workers
@@ -46,8 +47,6 @@ class Moved:
 
 def check(baseline: Path | None, update: bool, store: Path | None, as_json: bool) -> int:
     """Runs, compares (or writes the baseline anew) and prints; returns the exit code."""
-    from tabulate import tabulate
-
     path = baseline or BASELINE
     opened = Store(store or default_root())
     if update:
@@ -61,7 +60,7 @@ def check(baseline: Path | None, update: bool, store: Path | None, as_json: bool
         print(json.dumps({"moved": [vars(m) for m in moved]}, indent=1))
     elif moved:
         rows = [(m.paper, m.where, m.what, m.baseline, m.now) for m in moved]
-        print(tabulate(rows, headers=["paper", "where", "what", "baseline", "now"], maxcolwidths=[None, 50, None, 30, 30], disable_numparse=True))
+        print(grid(rows, ["paper", "where", "what", "baseline", "now"], [None, 50, None, 30, 30]))
     else:
         print(f"check: nothing moved in {', '.join(registry.MODULES)} (scale smoke, baseline {path.name})")
     return 1 if moved else 0
