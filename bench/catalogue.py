@@ -5,6 +5,7 @@ import dataclasses
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from bench.grid import BOXES, grid
 from ltcore.clock import iterations
 from ltcore.recipe import changed
 from replications import papers, registry
@@ -47,20 +48,18 @@ def _runs(levels: tuple[int, ...] | None, draws: int, most: int, sized: bool) ->
 
 def render(entries: Iterable[Mapping[str, Any]]) -> str:
     """The catalogue as text: papers that run with their experiments, then those that are data only."""
-    from tabulate import tabulate
-
     entries = list(entries)
     out = []
     for e in (e for e in entries if e["status"] == "runs"):
         out += [f"{e['paper']}: {e['title']} ({e['venue']}); {e['numbers']} published numbers, {e['claims']} claims", ""]
-        out += [tabulate(_experiment_rows(e), headers=["experiment", *SCALES], tablefmt="simple"), ""]
+        out += [grid(_experiment_rows(e), ["experiment", *SCALES]), ""]
         out += ["runs x iterations are upper bounds; * runs by default, others with --experiment; what is shared is trained once", ""]
         reasons: dict[str, list[str]] = {}
         for protocol, why in e["not_covered"].items():
             reasons.setdefault(why, []).append(protocol)
         out += [f"not covered ({why}): {', '.join(protocols)}" for why, protocols in reasons.items()] + [""]
     rows = [(e["paper"], e["title"], e["venue"], e["numbers"], e["claims"]) for e in entries if e["status"] != "runs"]
-    out += [tabulate(rows, headers=["data only so far", "title", "venue", "numbers", "claims"], maxcolwidths=[None, 60, 24, None, None], disable_numparse=True)]
+    out += [grid(rows, ["data only so far", "title", "venue", "numbers", "claims"], [None, 60, 24, None, None])]
     return "\n".join(out)
 
 
@@ -118,19 +117,16 @@ def _recipes(experiment: Experiment, scale: str) -> list[dict[str, Any]]:
 
 
 def render_card(c: Mapping[str, Any]) -> str:
-    from tabulate import tabulate
-
     settings = [(s["name"], s["paper"], s["code"], s["ours"], s["why"]) for s in c["settings"]]
     deviations = [(d["what"], d["paper"], d["ours"], d["why"]) for d in c["deviations"]]
     runs = [(e["id"], ", ".join(f"{k}={v}" for k, v in e["condition"].items()), e["data"], e["trials"], e["levels"], ", ".join(e["arms"]),
              "; ".join([*filter(None, [e["note"]]), *(f"{k} = {v}" for k, v in e["changes"].items())]) or "the paper's own") for e in c["experiments"]]  # fmt: skip
-    table = {"tablefmt": "simple_grid"}
     return "\n".join([
         f"{c['paper']}: {c['title']}", f"official code: {c['official_code']}", "",
-        "Settings", tabulate(settings, headers=["", "paper", "official code", "ours", "why"], maxcolwidths=[16, 26, 26, 26, 40], **table, disable_numparse=True), "",
-        "Deviations and choices", tabulate(deviations, headers=["", "paper", "ours", "why"], maxcolwidths=[18, 30, 30, 46], **table, disable_numparse=True), "",
+        "Settings", grid(settings, ["", "paper", "official code", "ours", "why"], [16, 26, 26, 26, 40], BOXES), "",
+        "Deviations and choices", grid(deviations, ["", "paper", "ours", "why"], [18, 30, 30, 46], BOXES), "",
         f"Experiments at scale {c['scale']}",
-        tabulate(runs, headers=["id", "condition", "data", "trials", "levels", "arms", "changes to the recipe"], maxcolwidths=[16, 22, 8, 6, 6, 30, 34], **table, disable_numparse=True), "",
+        grid(runs, ["id", "condition", "data", "trials", "levels", "arms", "changes to the recipe"], [16, 22, 8, 6, 6, 30, 34], BOXES), "",
         "Not covered: " + ("; ".join(f"{p} ({why})" for p, why in c["not_covered"].items()) or "nothing"),
         "Missing from the paper's file: " + "; ".join(c["missing"]),
     ])  # fmt: skip

@@ -168,7 +168,7 @@ def ticket(action: Annotated[str, typer.Argument(metavar="show|export")], file: 
 
 
 @app.command(epilog=_examples("perf --model resnet20", "perf --seconds 5 --json"))
-def perf(model: Annotated[str, typer.Option("--model", help="lenet, conv2, resnet20, vgg19 or a2c.")] = "lenet",
+def perf(model: Annotated[str, typer.Option("--model", help="lenet, conv2, resnet20, vgg19, lstm, transformer or a2c.")] = "lenet",
          seconds: Annotated[float, typer.Option("--seconds", min=0.1, help="Time spent on each figure.")] = 4.0,
          device: DeviceOpt = "auto", as_json: JsonOpt = False) -> None:  # fmt: skip
     """Throughput of the engine beside a usual DataLoader loop, a plain in-memory loop and the machine's own ceiling."""

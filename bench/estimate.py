@@ -2,18 +2,16 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from tabulate import tabulate
-from torch.utils.flop_counter import FlopCounterMode
 
-from bench import duration
+from bench import duration, effort
 from bench.execute import most_stacked
+from bench.grid import grid
 from bench.plan import Plan, iterations, todo
 from bench.store import Store
 from bench.threads import threads
@@ -24,11 +22,10 @@ from ltcore.data.corpus import Tokens
 from ltcore.library import Library
 from ltcore.library import load as load_library
 from ltcore.models import draw_state, layer_sizes, skeleton
-from ltcore.recipe import Evaluate, Model, Task
-from ltcore.rl.worlds import WORLDS, Environment
-from ltcore.stages import Stage, canonical
+from ltcore.recipe import Evaluate, Task
+from ltcore.rl.worlds import Environment
+from ltcore.stages import Stage
 from ltcore.tasks import TASKS
-from ltcore.training.language import BPTT
 from ltcore.training.loop import Replicate
 from ltcore.training.supervised import Streams
 
@@ -60,8 +57,8 @@ def summary(plan: Plan, store: Store | None, device: str, workers: int) -> dict[
     left = list(plan.stages) if store is None else list(todo(plan, store))
     training = [s for s in left if s.kind == "train" and iterations([s])]
     costs = _costs(training, plan, device)
-    seconds = {s: _stage_s(s, costs[_key(s)], plan) for s in training}
-    work, chain = sum(t / costs[_key(s)].stack for s, t in seconds.items()), longest_chain(seconds)
+    seconds = {s: _stage_s(s, costs[effort.key(s)], plan) for s in training}
+    work, chain = sum(t / costs[effort.key(s)].stack for s, t in seconds.items()), effort.longest_chain(seconds)
     return {
         "paper": plan.paper.key, "scale": plan.flags.scale, "data": plan.data_names, "data_source": _sources(plan), "notes": list(plan.notes),
         "device": device, "workers": workers, "stages": _counts(plan.stages, left), "iterations": iterations(left),
@@ -75,7 +72,7 @@ def render(summary: Mapping[str, Any], plan: Plan) -> str:
     rows = [[kind, n["total"], n["done"], n["to_do"]] for kind, n in s["stages"].items()]
     lines = [
         f"{s['paper']}, scale {s['scale']}, data {s['data']} ({s['data_source']}), {len(plan.about)} experiments, up to {trials} trials", *s["notes"], "",
-        tabulate(rows, ["stages", "in all", "done", "to do"]), "", _time(s),
+        grid(rows, ["stages", "in all", "done", "to do"]), "", _time(s),
     ]  # fmt: skip
     return "\n".join(lines)
 
@@ -99,96 +96,33 @@ def _counts(stages: Sequence[Stage], left: Sequence[Stage]) -> dict[str, dict[st
 
 # ---- from costs to seconds -----------------------------------------------------------------------------------
 def _stage_s(stage: Stage, cost: Cost, plan: Plan) -> float:
-    """Steps, evaluations of the validation part, and the reads of whole parts that the protocol names."""
-    evaluate, val = stage.params["evaluate"], stage.params["data"]["val"]
+    """Its steps and its evaluations."""
     data = plan.sets[stage.params["data"]["fingerprint"]]
-    its = _steps(stage, data)
-    reads = val * (its // evaluate["every_it"] + 2) + len(data.test) * len(evaluate["test"]) + len(data.train) * len(evaluate["train"])
-    return its * cost.step_s + reads * cost.example_s
-
-
-def _steps(stage: Stage, data: Dataset | Environment) -> int:
-    """Steps of the optimiser in a stage; where its clock counts episodes, those that the environment's usual episode makes."""
-    its, options = iterations([stage]), stage.params.get("task", {}).get("options", {})
-    if isinstance(data, Environment) and options.get("unit", "episodes") == "episodes":
-        return math.ceil(its * data.world.episode_steps / stage.params["batch_size"])
-    return its
-
-
-def longest_chain(lengths: Mapping[Stage, float]) -> float:
-    """The largest sum of lengths along stages that wait for each other, straight or through others; parents stand first."""
-    ends: dict[Stage, float] = {}
-    for stage, length in lengths.items():
-        ends[stage] = length + max((ends[s] for s in _waits_for(stage, ends)), default=0.0)
-    return max(ends.values(), default=0.0)
-
-
-def _waits_for(stage: Stage, known: Mapping[Stage, float]) -> set[Stage]:
-    """The nearest of the known stages on every way up from this one."""
-    found: set[Stage] = set()
-    seen, stack = set(), [out.stage for out in stage.inputs.values()]
-    while stack:
-        node = stack.pop()
-        if node in known:
-            found.add(node)
-        elif node not in seen:
-            seen.add(node)
-            stack += [out.stage for out in node.inputs.values()]
-    return found
+    return effort.steps(stage, data) * cost.step_s + effort.reads(stage, data) * cost.example_s
 
 
 # ---- timing --------------------------------------------------------------------------------------------------
-def _key(stage: Stage) -> str:
-    """Training stages with one key cost the same a step."""
-    p = stage.params
-    world = WORLDS.get(p["data"]["name"])
-    of = ["environment", world.maker] if world else [p["classes"]]  # a step of an environment costs; one action more does not
-    return canonical([p["model"], p["input_shape"], *of, p["batch_size"], p["optimizer"]["name"], p["precision"]])
-
-
 def _costs(training: Sequence[Stage], plan: Plan, device: str) -> dict[str, Cost]:
     """The kinds with most iterations are timed, the others scaled from the first by their multiply-adds."""
     groups: dict[str, list[Stage]] = {}
     for stage in training:
-        groups.setdefault(_key(stage), []).append(stage)
+        groups.setdefault(effort.key(stage), []).append(stage)
     library, costs = load_library(plan.flags.with_file), {}
     for key, stages in sorted(groups.items(), key=lambda item: -iterations(item[1])):
-        stack = 1 if device == "cpu" else max(1, min(most_stacked(stages[0], STACK), int(len(stages) / longest_chain(dict.fromkeys(stages, 1.0)))))
+        stack = 1 if device == "cpu" else max(1, min(most_stacked(stages[0], STACK), int(len(stages) / effort.longest_chain(dict.fromkeys(stages, 1.0)))))
         costs[key] = _timed(stages[0], plan, library, device, stack) if len(costs) < MOST_TIMED else _scaled(costs, stages[0], library)
     return costs
 
 
 def _scaled(costs: Mapping[str, Cost], stage: Stage, library: Library) -> Cost:
-    first, size = next(iter(costs.values())), _size(stage, library)
+    first, size = next(iter(costs.values())), effort.size(stage, library)
     factor = size / first.size
     return dataclasses.replace(first, step_s=first.step_s * factor, example_s=first.example_s * factor, size=size)
 
 
-def _size(stage: Stage, library: Library) -> int:
-    """Multiply-adds of a batch on its way forward; nothing is computed (the tensors are torch's "meta")."""
-    if tokens := _tokens(stage):
-        return tokens * sum(p.numel() for p in skeleton(*_net(stage, library)).parameters())
-    inputs = torch.empty(2, *stage.params["input_shape"], device="meta")  # two examples: batch norm wants more than one
-    with FlopCounterMode(display=False) as counter:
-        skeleton(*_net(stage, library)).to("meta")(inputs)
-    return counter.get_total_flops() // (2 * len(inputs)) * stage.params["batch_size"]
-
-
-def _tokens(stage: Stage) -> int:
-    """Tokens of a batch of text, 0 of anything else; batches of translations are counted in tokens."""
-    task, batch = stage.params.get("task", {}), stage.params["batch_size"]
-    return {"language-model": batch * task.get("options", {}).get("bptt", BPTT), "translate": batch}.get(task.get("name"), 0)
-
-
-def _net(stage: Stage, library: Library) -> tuple[Any, Model, Sequence[int], int]:
-    p = stage.params
-    model = Model(**{k: v for k, v in p["model"].items() if k != "source"})
-    return library.model(model.name), model, p["input_shape"], p["classes"]
-
-
 def _timed(stage: Stage, plan: Plan, library: Library, device: str, stack: int) -> Cost:
     """Times whole segments and takes differences, so that only steps, or only evaluations, are left."""
-    net = _net(stage, library)
+    net = effort.net(stage, library)
     module, state, data = skeleton(*net), draw_state(*net, [0, "estimate"]), _data(stage, plan).to(device)
     mask = {n: torch.ones(state[n].shape, dtype=torch.bool) for n in layer_sizes(module)}
     copies = [Replicate(state, mask, Streams([0, "split"], [0, "order"]))] * stack
@@ -210,7 +144,7 @@ def _timed(stage: Stage, plan: Plan, library: Library, device: str, stack: int) 
         one = spent_s(1)
         step_s = _step_s(spent_s, one) * whole / batch
         example_s = max(spent_s(1, read) - one, 1e-6) / (READS * read) if read > 0 else 0.0
-    return Cost(step_s, example_s, stack, _size(stage, library))
+    return Cost(step_s, example_s, stack, effort.size(stage, library))
 
 
 def _step_s(spent_s: Callable[[int], float], one: float) -> float:
@@ -225,7 +159,7 @@ def _step_s(spent_s: Callable[[int], float], one: float) -> float:
 
 def _text_batch(stage: Stage, library: Library, device: str) -> int:
     """Of a net so large that a step of it takes seconds a share of the batch."""
-    whole, size = stage.params["batch_size"], _size(stage, library)
+    whole, size = stage.params["batch_size"], effort.size(stage, library)
     return max(2, int(whole * LARGEST / size)) if device == "cpu" and size > LARGEST else whole
 
 
@@ -236,7 +170,7 @@ def _data(stage: Stage, plan: Plan) -> Dataset | Corpus | Environment:
         return data
     if isinstance(data, Corpus):
         text = isinstance(data.train, Tokens)
-        some, few = data.train.first(max(n, 5 * _tokens(stage)) if text else n), data.val.first(READ if text else READ_PAIRS)
+        some, few = data.train.first(max(n, 5 * effort.tokens(stage)) if text else n), data.val.first(READ if text else READ_PAIRS)
         return dataclasses.replace(data, train=some, val=few, test=few)
     some = data.train.first(n)
     return dataclasses.replace(data, train=some, test=some)

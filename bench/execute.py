@@ -13,11 +13,12 @@ import multiprocessing
 import os
 import queue
 import time
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from bench import plan as planning
+from bench.pace import Pace, Progress
 from bench.plan import Plan
 from bench.store import Store, StoreError
 from bench.worker import Taken, Task, begin, work
@@ -50,27 +51,6 @@ class Options:
     executor: str = "local"
 
 
-@dataclass
-class Progress:
-    """How far a run is, in training iterations and stages."""
-
-    total_it: int = 0
-    total: int = 0
-    done_it: int = 0
-    done: int = 0
-    started_s: float = field(default_factory=time.monotonic)
-
-    def expect(self, left: Iterable[Stage]) -> None:
-        """Counts what is left on top of what is done."""
-        self.total, self.total_it = self.done + len(list(left)), self.done_it + planning.iterations(left)
-
-    @property
-    def eta_s(self) -> float | None:
-        """Seconds left at the pace so far; None before the first training run is done."""
-        elapsed = time.monotonic() - self.started_s
-        return elapsed / self.done_it * (self.total_it - self.done_it) if self.done_it else None
-
-
 @dataclass(frozen=True)
 class Outcome:
     """What became of a run: stopped early, or which stages failed and why."""
@@ -87,10 +67,12 @@ def execute(plan: Plan, store: Store, options: Options) -> Outcome:
     """
     left = planning.todo(plan, store)
     deadline = None if options.max_time_s is None else time.time() + options.max_time_s
-    progress, failures = Progress(), {}
+    failures: dict[str, str] = {}
     if not left:
         return Outcome(False, failures, 0)
     with _pool(plan, store, options) as (pool, options):
+        progress = Progress(Pace(plan), options.workers)
+        progress.pace.recall(store, options.device)
         try:
             while left:
                 progress.expect(left)
@@ -136,6 +118,7 @@ class _Run:
         while True:
             while len(running) < self.options.workers and not self.late() and not self.replan and (batch := self._next(self.options.workers - len(running))):
                 running[pool.submit(work, self._task(batch))] = batch
+                self.progress.begin(batch)
             for future in [f for f in running if self.late() and f.cancel()]:  # no worker has begun it, and a busy cluster may not for long
                 del running[future]
                 self.stopped = True
@@ -207,14 +190,14 @@ class _Run:
     def _fail(self, stage: Stage, why: str) -> None:
         """A failed stage takes down those that need it, and no other."""
         self.failures[stage.hash] = why
+        self.progress.drop(stage)
         waiting = [c for c in self.consumers.get(stage, ()) if c.hash not in self.failures]
         for consumer in waiting:
             self._fail(consumer, why)
 
     def _finished(self, stage: Stage) -> None:
         self.deaths = 0
-        self.progress.done += 1
-        self.progress.done_it += planning.iterations([stage])
+        self.progress.finish(stage, self.store.record(stage.hash)["machine"]["wall_s"] if self.store.has(stage.hash) else None)
         for consumer in self.consumers.get(stage, ()):
             self.waits[consumer].discard(stage)
             if not self.waits[consumer]:

@@ -13,7 +13,7 @@ from bench.store import Store
 from ltcore.errors import UserError
 from replications import papers
 from replications.papers import PaperData
-from replications.schema import Paper
+from replications.schema import Band, Paper
 
 # Conditions whose networks or rates are not the protocol's own, so that its ladder of percentages is not theirs.
 OWN_RATES = {"network", "rate_per_round", "conv_rate_per_round", "pruned"}
@@ -146,8 +146,8 @@ LEAST_HALF_WIDTH = 0.3  # ours: three units of the one decimal to which the pape
 
 def _gates(manifest: Mapping[str, Any], paper: Paper, data: PaperData) -> dict[str, tuple[Gate, ...]]:
     """The bands of each protocol, of the experiments that were run; each row once."""
-    ids = {(e.protocol, e.gate): None for e in paper.experiments if e.gate and e.label in manifest["experiments"]}
-    found = [(protocol, gate) for protocol, row in ids if (gate := _gate(row, data))]
+    declared = {(e.protocol, e.gate): None for e in paper.experiments if e.gate and e.label in manifest["experiments"]}
+    found = [(protocol, gate) for protocol, of in declared if (gate := Gate(**vars(of)) if isinstance(of, Band) else _gate(of, data))]
     return {protocol: tuple(g for p, g in found if p == protocol) for protocol, _ in found}
 
 

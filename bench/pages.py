@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from bench import costs, export, pack, tables
+from bench import costs, export, pack, phases, tables
 from bench import measurements as measuring
 from bench.store import Store
 from ltcore.errors import UserError
@@ -34,11 +34,12 @@ _BLOCK = re.compile(r"(<!-- table ([\w-]+) -->\n).*?(<!-- end -->)", re.S)
 
 @functools.cache
 def comparison(name: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """(manifest, comparison) of a packed result; the comparison has also what smaller networks save, where there are any."""
+    """(manifest, comparison) of a packed result; the comparison has also what smaller networks save and what searches cost, where that is told."""
     with tempfile.TemporaryDirectory() as folder:
         store = Store(Path(folder) / "store")
         manifest = pack.read_into(ROOT / "results" / f"{name}.json.gz", store)
-        return manifest, measuring.comparison(manifest, store, registry.load(manifest["paper"])) | {"costs": costs.rows(manifest, store)}
+        spent = {"costs": costs.rows(manifest, store), "phases": phases.rows(manifest, store)}
+        return manifest, measuring.comparison(manifest, store, registry.load(manifest["paper"])) | spent
 
 
 def draw(name: str, folder: Path) -> list[Path]:
@@ -142,6 +143,13 @@ def _costs(_: Mapping[str, Any], c: Mapping[str, Any]) -> str:
     return costs.render(c["costs"])
 
 
+def _phases(_: Mapping[str, Any], c: Mapping[str, Any]) -> str:
+    """Wall time, and energy where a counter answered, of search, retraining and both."""
+    if not c["phases"]:
+        return "No table of search and retraining: this result was packed without the times of its searches."
+    return phases.render(c["phases"])
+
+
 def _arms(_: Mapping[str, Any], c: Mapping[str, Any]) -> str:
     """Every arm with what was measured of it: mean, and standard deviation over trials."""
     from tabulate import tabulate
@@ -160,7 +168,7 @@ TABLES: dict[str, tuple[str, Callable[[Mapping[str, Any], Mapping[str, Any]], st
     "travel-about": (TRAVEL, _about), "travel-parts": (TRAVEL, _parts), "travel-arms": (TRAVEL, _by_level),
     "eb-quick-about": (EARLY_QUICK, _about), "eb-quick-parts": (EARLY_QUICK, _parts),
     "eb-quick-claims": (EARLY_QUICK, functools.partial(_claims, why_not="they need a GPU")),
-    "eb-quick-costs": (EARLY_QUICK, _costs), "eb-quick-arms": (EARLY_QUICK, _arms),
+    "eb-quick-costs": (EARLY_QUICK, _costs), "eb-quick-phases": (EARLY_QUICK, _phases), "eb-quick-arms": (EARLY_QUICK, _arms),
     "stable-mnist-about": (STABLE_MNIST, _about), "stable-mnist-parts": (STABLE_MNIST, _parts),
     "stable-quick-about": (STABLE_QUICK, _about), "stable-quick-parts": (STABLE_QUICK, _parts), "stable-quick-rows": (STABLE_QUICK, _rows),
     "elastic-quick-about": (ELASTIC_QUICK, _about), "elastic-quick-parts": (ELASTIC_QUICK, _parts), "elastic-quick-rows": (ELASTIC_QUICK, _rows),

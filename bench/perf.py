@@ -19,7 +19,7 @@ from bench import contenders
 from bench.threads import threads
 from bench.verbs import device_of, workers
 
-LENET, A2C = "lenet", "a2c"
+LENET, A2C, TEXT = "lenet", "a2c", ("lstm", "transformer")
 TURN_S = 0.2  # long beside a step, short beside the machine's drift
 LOADERS = [(workers, normalize) for normalize in (True, False) for workers in (0, 2)]
 STACKS = (1, 16, 64, 128, 256)
@@ -39,6 +39,10 @@ def run(seconds: float, device: str, as_json: bool, model: str = LENET) -> None:
         from bench import perf_control
 
         figures, text = perf_control.measure(seconds, device), perf_control.render
+    elif model in TEXT:
+        from bench import perf_text
+
+        figures, text = perf_text.measure(model, seconds, device), perf_text.render
     else:
         from bench import perf_conv
 

@@ -14,7 +14,7 @@ from tabulate import tabulate
 
 from bench import contenders_conv as contenders
 from bench.contenders_conv import NETS, Net
-from bench.perf import A2C, LENET, each_core, turns_ms
+from bench.perf import A2C, LENET, TEXT, each_core, turns_ms
 from bench.threads import threads
 from bench.verbs import workers
 from ltcore.data import Dataset
@@ -36,7 +36,7 @@ def measure(model: str, seconds: float, device: str) -> dict[str, Any]:
         UsageError: a net that is not measured.
     """
     if model not in NETS:
-        known = (LENET, *NETS, A2C)
+        known = (LENET, *NETS, *TEXT, A2C)
         raise UsageError(f"unknown --model {model!r}{nearest(model, known)}: use one of {', '.join(known)}")
     data, said = contenders.cifar10()
     return measure_net(NETS[model], data, said, seconds, device)

@@ -2,7 +2,8 @@
 
 Counts must be equal everywhere; stage hashes wherever the data are (their fingerprint is in the hash, and a formula may round otherwise
 on another CPU); data and masks where torch and CPU are those of the baseline; floats must lie within 4 standard deviations of the mean
-over the baseline's seeds (at least 5, so that a lucky run cannot set the bar).
+over the baseline's seeds (at least 5, so that a lucky run cannot set the bar). Points on a text that comes with Python are not compared
+under a version of Python where it is another text, and that is said.
 """
 from __future__ import annotations
 
@@ -19,15 +20,18 @@ from typing import Any
 from bench import execute, machine
 from bench import plan as planning
 from bench.flags import Flags
+from bench.grid import grid
 from bench.plan import Plan, Point
 from bench.store import Store, default_root
 from bench.verbs import workers
+from ltcore.data import DATASETS
 from ltcore.errors import UserError
 from ltcore.stages import canonical
 from replications import registry
 
 BASELINE = Path(__file__).parent / "baselines" / "smoke.json"
 EXACT = ("stage", "data", "kept", "mask")
+MACHINE = ("device", "capability", "cpu", "torch")  # on which data and masks are the same to the bit
 MADE_BY = ("device", "versions", "source_hash")  # of a record: what its numbers may depend on beside its hash
 SEEDS = 6
 ALLOWED_SD = 4.0
@@ -46,8 +50,6 @@ class Moved:
 
 def check(baseline: Path | None, update: bool, store: Path | None, as_json: bool) -> int:
     """Runs, compares (or writes the baseline anew) and prints; returns the exit code."""
-    from tabulate import tabulate
-
     path = baseline or BASELINE
     opened = Store(store or default_root())
     if update:
@@ -55,15 +57,19 @@ def check(baseline: Path | None, update: bool, store: Path | None, as_json: bool
         print(f"baseline of {len(registry.MODULES)} paper(s), {SEEDS} seeds, written to {path}", file=sys.stderr)
         return 0
     expected = read(path)
-    moved = [m for key in registry.MODULES for m in compare(key, expected, run(key, opened, 1))]
+    results = {key: run(key, opened, 1) for key in registry.MODULES}
+    moved = [m for key, found in results.items() for m in compare(key, expected, found)]
+    apart = [line for key, found in results.items() for line in not_compared(key, expected, found)]
     moved += [Moved(key, "paper", "module", "runs", "none") for key in expected["papers"] if key not in registry.MODULES]
     if as_json:
-        print(json.dumps({"moved": [vars(m) for m in moved]}, indent=1))
-    elif moved:
+        print(json.dumps({"moved": [vars(m) for m in moved], "not_compared": apart}, indent=1))
+        return 1 if moved else 0
+    if moved:
         rows = [(m.paper, m.where, m.what, m.baseline, m.now) for m in moved]
-        print(tabulate(rows, headers=["paper", "where", "what", "baseline", "now"], maxcolwidths=[None, 50, None, 30, 30], disable_numparse=True))
+        print(grid(rows, ["paper", "where", "what", "baseline", "now"], [None, 50, None, 30, 30]))
     else:
         print(f"check: nothing moved in {', '.join(registry.MODULES)} (scale smoke, baseline {path.name})")
+    print("".join(f"not compared: {line}\n" for line in apart), end="")
     return 1 if moved else 0
 
 
@@ -97,8 +103,12 @@ def run(key: str, store: Store, trials: int) -> dict[str, dict[str, Any]]:
     outcome = execute.execute(plan, store, execute.Options(workers=workers("cpu")))
     if outcome.failures:
         raise UserError(f"{key}: {next(iter(outcome.failures.values()))}")
-    data = {label: about["data"]["fingerprint"] for label, about in plan.about.items()}
-    return {f"{_name(p)}, trial {p.trial}": {**_result(p, store), "data": data[p.label]} for p in plan.points}
+    data = {label: _about(about["data"]) for label, about in plan.about.items()}
+    return {f"{_name(p)}, trial {p.trial}": {**_result(p, store), **data[p.label]} for p in plan.points}
+
+
+def _about(data: Mapping[str, Any]) -> dict[str, Any]:
+    return {"data": data["fingerprint"], "with_python": getattr(DATASETS.get(data["name"]), "with_python", False)}
 
 
 def _of_this_engine(plan: Plan, store: Store) -> Store:
@@ -144,7 +154,8 @@ def _digest(mask: Mapping[str, Any]) -> str:
 
 def _machine() -> dict[str, str]:
     facts = machine.facts("cpu")
-    return {"device": facts["device"], "capability": facts["capability"], "cpu": machine.cpu_model(), "torch": facts["versions"]["torch"]}
+    return {"device": facts["device"], "capability": facts["capability"], "cpu": machine.cpu_model(), "torch": facts["versions"]["torch"],
+            "python": facts["python"]}  # fmt: skip
 
 
 def _baseline(key: str, store: Store) -> dict[str, Any]:
@@ -174,9 +185,27 @@ def compare(key: str, expected: Mapping[str, Any], results: Mapping[str, Mapping
     now = {name.removesuffix(", trial 0"): r for name, r in results.items()}
     for name in sorted(set(base["exact"]) ^ set(now)):
         yield Moved(key, name, "point", "there" if name in base["exact"] else "not there", "there" if name in now else "not there")
-    same_machine = expected["machine"] == _machine()
-    for name in sorted(set(base["exact"]) & set(now)):
+    here, apart = _machine(), _apart(expected, base, now)
+    same_machine = all(expected["machine"].get(what) == here[what] for what in MACHINE)
+    for name in sorted(set(base["exact"]) & set(now) - apart):
         yield from _compare_point(key, name, base, now[name], same_machine)
+
+
+def not_compared(key: str, expected: Mapping[str, Any], results: Mapping[str, Mapping[str, Any]]) -> Iterable[str]:
+    """What of a paper says nothing here, and why, as at most one line."""
+    base = expected["papers"].get(key)
+    apart = _apart(expected, base, {name.removesuffix(", trial 0"): r for name, r in results.items()}) if base else ()
+    if apart:
+        labels = ", ".join(sorted({name.partition(": ")[0] for name in apart}))
+        written = f"Python {expected['machine'].get('python', 'of another version')}"
+        yield f"{len(apart)} points of {key} ({labels}), whose text comes with Python: in {_machine()['python']} it is not that of the baseline's {written}"
+
+
+def _apart(expected: Mapping[str, Any], base: Mapping[str, Any], now: Mapping[str, Mapping[str, Any]]) -> set[str]:
+    """Points on data of another version of Python; where the version is the baseline's, other data have moved."""
+    if expected["machine"].get("python") == _machine()["python"]:
+        return set()
+    return {name for name in set(base["exact"]) & set(now) if now[name]["with_python"] and now[name]["data"] != base["exact"][name]["data"]}
 
 
 def _compare_point(key: str, name: str, base: Mapping[str, Any], now: Mapping[str, Any], same_machine: bool) -> Iterable[Moved]:

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from bench.grid import grid
 from bench.summary import columns, find
 
 SIGNIFICANCE_NOTE = "5 % a claim, not corrected across claims"
@@ -370,14 +371,11 @@ def sections(comparison: Mapping[str, Any], show_all: bool = False) -> list[Sect
 
 
 def _lines(section: Section, width: int) -> list[str]:
-    from tabulate import tabulate
-
-    # wrapped here: tabulate's own maxcolwidths (0.10) reads "2,815" as an int and fails, disable_numparse or not
-    wrapped = [["\n".join(textwrap.wrap(c, w)) for c, w in zip(cells, section.widths, strict=True)] for cells in (section.headers, *section.body)]
     groups = {f"\0{i}": cells[0] for i, (cells, kind) in enumerate(zip(section.body, section.classes, strict=True)) if kind == "group"}
+    body = list(section.body)
     for key in groups:  # a group's name may run across the columns
-        wrapped[int(key[1:]) + 1][0] = key
-    table = tabulate(wrapped[1:], wrapped[0], tablefmt="simple", disable_numparse=True).splitlines() if section.body else []
+        body[int(key[1:])] = (key, *body[int(key[1:])][1:])
+    table = grid(body, section.headers, section.widths).splitlines() if body else []
     table = [f"-- {groups[line.strip()]}" if line.startswith("\0") else line.rstrip() for line in table]
     notes = [line for note in section.notes for line in textwrap.wrap(note, width, initial_indent="  ", subsequent_indent="      ")]
     return [section.title, "=" * min(len(section.title), width), *table, *notes, ""]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bench.grid import grid
 from bench.measurements import find_manifest
 from bench.store import Store, default_root
 from ltcore import masks, tickets
@@ -133,10 +134,8 @@ def describe(file: Path) -> dict[str, Any]:
 
 
 def render(found: Mapping[str, Any]) -> str:
-    from tabulate import tabulate
-
     about = [(k, json.dumps(v) if isinstance(v, (dict, list)) else v) for k, v in found["about"].items()]
     layers = [(n, "x".join(map(str, shape)), f"{100 * found['density_layers'][n]:.2f}" if n in found["density_layers"] else "not pruned")
               for n, shape in found["weights"].items()]  # fmt: skip
     total = f"{found['kept']:,} of {found['prunable']:,} prunable weights kept ({found['density_pct']:.2f} %)"
-    return "\n\n".join([tabulate(about, tablefmt="plain", maxcolwidths=[None, 90], disable_numparse=True), tabulate(layers, headers=["tensor", "shape", "kept, %"]), total])
+    return "\n\n".join([grid(about, [], [None, 90], "plain"), grid(layers, ["tensor", "shape", "kept, %"]), total])

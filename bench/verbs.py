@@ -134,7 +134,7 @@ def _found(key: str, flags: tuple[Flags, ...], scale: str | None, store: Path | 
 
 
 def status(key: str | None, scale: str | None, store: Path | None, as_json: bool) -> None:
-    from tabulate import tabulate
+    from bench.grid import of_keys
 
     if key:
         from replications import registry
@@ -153,7 +153,7 @@ def status(key: str | None, scale: str | None, store: Path | None, as_json: bool
                          "levels": e["levels"], "done": done, "of": len(stages), "manifest": path.stem})  # fmt: skip
     if as_json:
         return _print_json(rows)
-    print(tabulate(rows, headers="keys") if rows else f"nothing was run yet in {opened.root}")
+    print(of_keys(rows) if rows else f"nothing was run yet in {opened.root}")
 
 
 def compare(key: str, flags: tuple[Flags, ...], scale: str | None, store: Path | None, as_json: bool, show_all: bool) -> None:
@@ -193,25 +193,23 @@ def plot(key: str, output: Path, flags: tuple[Flags, ...], scale: str | None, st
 
 # ---- data, doctor --------------------------------------------------------------------------------------------
 def data(action: str, names: list[str], folder: Path | None, as_json: bool) -> int:
-    from tabulate import tabulate
-
     from bench import data_verb
+    from bench.grid import of_keys
 
     if action not in ("list", "fetch", "verify"):
         raise UsageError(f"unknown action {action!r}: use list, fetch or verify")
     rows = data_verb.list_sets(folder) if action == "list" else getattr(data_verb, action)(names, folder)
     rows = [r for r in rows if not names or r["name"] in names]
-    _print_json(rows) if as_json else print(tabulate(rows, headers="keys", maxcolwidths=40, disable_numparse=True))
+    _print_json(rows) if as_json else print(of_keys(rows, 40))
     return FAILED if action != "list" and any(r["status"] in ("missing", "incomplete", "damaged") for r in rows) else 0
 
 
 def doctor(store: Path | None, as_json: bool) -> int:
     import dataclasses
 
-    from tabulate import tabulate
-
     from bench import doctor as examining
+    from bench.grid import of_keys
 
     checks = [dataclasses.asdict(c) for c in examining.examine(store or default_root())]
-    _print_json(checks) if as_json else print(tabulate(checks, headers="keys", maxcolwidths=[None, None, 50, 60], disable_numparse=True))
+    _print_json(checks) if as_json else print(of_keys(checks, [None, None, 50, 60]))
     return FAILED if any(c["status"] == "fail" for c in checks) else 0

@@ -68,6 +68,17 @@ class Scaled:
 
 
 @dataclass(frozen=True)
+class Band:
+    """The range in which dense networks of a protocol are known to lie, from elsewhere, where the paper prints none itself."""
+
+    metric: str
+    at: str
+    low: float
+    high: float
+    source: str
+
+
+@dataclass(frozen=True)
 class Experiment:
     """One protocol of the paper's file, or one variant of it.
 
@@ -78,7 +89,7 @@ class Experiment:
         condition: what a row must name to mean this experiment (``{"network": "LeNet-900-300"}``).
         base: what also holds and may be named (``{"optimizer": "Adam"}``).
         gate: id of the published row whose spread is the dense network's band; what the row's condition names beside arm, size and
-            reading point is the part of the protocol that the band speaks of (``{"variant": "vgg19-lr0.1"}``).
+            reading point is the part of the protocol that the band speaks of (``{"variant": "vgg19-lr0.1"}``). Or a band from elsewhere.
         why_not_quick: why it has no ``quick`` scale ("needs a GPU"), said wherever it is missed; or empty.
     """
 
@@ -88,7 +99,7 @@ class Experiment:
     variant: str = ""
     condition: Mapping[str, Any] = field(default_factory=dict)
     base: Mapping[str, Any] = field(default_factory=dict)
-    gate: str = ""
+    gate: str | Band = ""
     why_not_quick: str = ""
 
     @property

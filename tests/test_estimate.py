@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from bench import estimate, plan
+from bench import effort, estimate, plan
 from bench.estimate import Cost
 from bench.flags import Flags
 from bench.store import Store
@@ -44,10 +44,10 @@ def test_the_longest_chain_goes_through_stages_that_are_not_counted():
     score = Stage("score", {}, {"weights": first.out("state")})
     mask = Stage("prune", {}, {"scores": score.out("scores")})
     second = Stage("train", {"i": 3}, {"state": first.out("state"), "mask": mask.out("mask")})
-    assert estimate.longest_chain({}) == 0
-    assert estimate.longest_chain({first: 2.0, other: 4.0, second: 3.0}) == 5.0
-    assert estimate.longest_chain({first: 2.0, other: 6.0, second: 3.0}) == 6.0
-    assert estimate.longest_chain({other: 1.0, second: 3.0}) == 3.0  # the first is done
+    assert effort.longest_chain({}) == 0
+    assert effort.longest_chain({first: 2.0, other: 4.0, second: 3.0}) == 5.0
+    assert effort.longest_chain({first: 2.0, other: 6.0, second: 3.0}) == 6.0
+    assert effort.longest_chain({other: 1.0, second: 3.0}) == 3.0  # the first is done
 
 
 def test_everything_is_to_do_without_a_store_and_after_an_empty_one(smoke, known, tmp_path):

@@ -1,6 +1,9 @@
 """``check``: nothing moves against a baseline that was just written; what does move is listed, and the exit code is 1."""
 import copy
+import functools
 import json
+import platform
+import re
 import shutil
 
 import pytest
@@ -9,6 +12,7 @@ from bench import plan as planning
 from bench import regress
 from bench.flags import Flags
 from bench.store import Store
+from ltcore.data import topics
 from ltcore.errors import UserError
 from replications import registry
 from tests.conftest import Smoke, bench
@@ -85,6 +89,68 @@ def test_points_that_came_or_went(results, baseline):
 def test_a_paper_that_the_baseline_does_not_know(results, baseline):
     expected = regress.read(baseline) | {"papers": {}}
     assert [m.what for m in regress.compare(KEY, expected, results)] == ["baseline"]
+
+
+# ---- a text that comes with Python -----------------------------------------------------------------------------
+@pytest.fixture
+def other_text(monkeypatch):
+    """Puts another version's text in the place of this Python's."""
+    def put():
+        monkeypatch.setattr("pydoc_data.topics.topics", {name: page.replace("the", "a") for name, page in shipped.items()})
+        topics._topics.cache_clear()
+
+    from pydoc_data.topics import topics as shipped
+
+    yield put
+    monkeypatch.undo()
+    topics._topics.cache_clear()
+
+
+@pytest.fixture
+def on_text(monkeypatch, tmp_path):
+    """``check`` of a paper's plan as it is now, on text and on episodes; every point measured 1, those on text ``value``."""
+    def results(_key, _store, _trials, value=1.0):
+        plan = planning.make(registry.load("yu2020"), Flags("smoke", ("wikitext2-lstm", "rl-cartpole-v0"), trials=1))
+        about = {label: regress._about(a["data"]) for label, a in plan.about.items()}
+        rest = {"floats": {}, "kept": 1, "mask": None}
+        return {f"{regress._name(p)}, trial 0": {"stage": p.stage.hash, "values": {"m": value if "lstm" in p.label else 1.0}, **rest, **about[p.label]}
+                for p in plan.points}  # fmt: skip
+
+    def check(python, value=1.0, as_json=False):
+        baseline = {"machine": regress._machine() | {"python": python}, "papers": {"yu2020": paper}}
+        (tmp_path / "baseline.json").write_text(json.dumps(baseline))
+        monkeypatch.setattr(regress, "run", functools.partial(results, value=value))
+        return regress.check(tmp_path / "baseline.json", False, tmp_path / "store", as_json)
+
+    monkeypatch.setattr(registry, "MODULES", {"yu2020": registry.MODULES["yu2020"]})
+    first = {name.removesuffix(", trial 0"): r for name, r in results(None, None, 1).items()}
+    paper = {"exact": {name: {k: r[k] for k in regress.EXACT} for name, r in first.items()},
+             "floats": dict.fromkeys(first, {"m": {"mean": 1.0, "sd": 0.1, "n": 6}})}  # fmt: skip
+    return check
+
+
+def test_the_same_text_is_compared_whatever_the_version(on_text, capsys):
+    assert on_text("3.9.1") == 0 and "not compared" not in capsys.readouterr().out
+    assert on_text("3.9.1", value=9.0) == 1 and "wikitext2-lstm: ticket" in capsys.readouterr().out
+
+
+def test_another_versions_text_is_not_compared_and_that_is_said(on_text, other_text, capsys):
+    other_text()
+    assert on_text("3.9.1", value=9.0) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[0].startswith("check: nothing moved in yu2020") and len(said) == 2
+    assert re.fullmatch(r"not compared: \d+ points of yu2020 \(wikitext2-lstm, wikitext2-lstm rewind=0it\), whose text comes with Python: "
+                        rf"in {platform.python_version()} it is not that of the baseline's Python 3.9.1", said[1])  # fmt: skip
+    assert on_text("3.9.1", as_json=True) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told == {"moved": [], "not_compared": [said[1].removeprefix("not compared: ")]}
+
+
+def test_another_text_in_the_same_version_has_moved(on_text, other_text, capsys):
+    other_text()
+    assert on_text(platform.python_version()) == 1
+    out = capsys.readouterr().out
+    assert re.search(r"wikitext2-lstm: ticket.* data ", out) and "not compared" not in out and "cartpole" not in out
 
 
 # ---- the spread over seeds -----------------------------------------------------------------------------------

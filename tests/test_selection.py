@@ -17,7 +17,7 @@ from ltcore import data
 from ltcore.errors import DataMissingError, UsageError, UserError
 from ltcore.recipe import changed
 from replications import papers, registry
-from replications.schema import Arm, Experiment, Paper, Scaled
+from replications.schema import Arm, Band, Experiment, Paper, Scaled
 from tests.conftest import RECIPE, bench
 
 DENSE = Arm("dense", levels=(0,))
@@ -189,6 +189,13 @@ def test_bands_are_those_of_the_variants_that_ran(sets, tmp_path):
     assert (low.low, low.high, low.condition) == (88.8, 89.4, {"variant": "resnet18-low"})
     one, _ = info(tmp_path, Flags("paper", ("resnet18-low",)))
     assert one.gates["resnet18-cifar10"] == (low,)
+
+
+def test_a_band_from_elsewhere_is_the_gate_where_the_paper_prints_none(sets, tmp_path):
+    band = Band("test_accuracy_pct", "end", 97.0, 98.0, "another paper")
+    paper = dataclasses.replace(PAPER, experiments=(dataclasses.replace(LENET, gate=band),))
+    found, _ = info(tmp_path, Flags("paper", ("lenet-mnist",)), paper)
+    assert found.gates == {"lenet-mnist": (Gate("test_accuracy_pct", "end", 97.0, 98.0, "another paper", {}),)}
 
 
 def test_a_spread_with_two_ends_is_the_band_and_a_row_without_spread_is_none():

@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 
-from bench import estimate, plan
+from bench import effort, estimate, plan
 from bench.execute import MOST_SCORES, most_stacked
 from bench.flags import Flags
 from ltcore.library import Library
@@ -36,14 +36,14 @@ def test_the_size_of_a_step_is_weights_times_tokens(smoke):
     lstm, transformer = _training(smoke, "language-model"), _training(smoke, "translate")
     h, words = 16, 500
     weights = words * h + 2 * (8 * h * h + 8 * h) + words * h + words
-    assert estimate._size(lstm, Library()) == 10 * 20 * weights
-    assert estimate._size(transformer, Library()) % 512 == 0
+    assert effort.size(lstm, Library()) == 10 * 20 * weights
+    assert effort.size(transformer, Library()) % 512 == 0
 
 
 def test_of_a_large_net_a_share_of_the_batch_is_timed(smoke, monkeypatch):
     lstm = _training(smoke, "language-model")
     assert estimate._text_batch(lstm, Library(), "cpu") == estimate._text_batch(lstm, Library(), "cuda") == 10
-    monkeypatch.setattr(estimate, "LARGEST", estimate._size(lstm, Library()) // 3)
+    monkeypatch.setattr(estimate, "LARGEST", effort.size(lstm, Library()) // 3)
     assert estimate._text_batch(lstm, Library(), "cpu") == 3 and estimate._text_batch(lstm, Library(), "cuda") == 10
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from bench import plan
 from bench.catalogue import card, render_card
-from bench.estimate import _steps
+from bench.effort import steps
 from bench.flags import Flags
 from bench.joins import Join
 from bench.measurement import Measurement, RunInfo
@@ -152,9 +152,9 @@ def test_plan_reckons_episodes_as_the_steps_that_they_take():
     made = plan.make(PAPER, Flags("quick"))
     stage = next(s for s in made.stages if s.kind == "train" and s.params["stop"] == 160)
     cartpole = Environment("cartpole-v0", WORLDS["cartpole-v0"], {})
-    assert _steps(stage, cartpole) == -(-160 * WORLDS["cartpole-v0"].episode_steps // 128)
+    assert steps(stage, cartpole) == -(-160 * WORLDS["cartpole-v0"].episode_steps // 128)
     game = Stage("train", {"start": 10, "stop": 30, "batch_size": 128, "task": {"name": "a2c", "options": {"unit": "batches"}}})
-    assert _steps(game, cartpole) == 20
+    assert steps(game, cartpole) == 20
 
 
 def test_smoke_by_the_command_line(tmp_path):

@@ -48,6 +48,7 @@ class Made:
     make: Callable[..., Dataset | Corpus]
     options: tuple[str, ...]
     sizes: tuple[int, int]  # training and test examples by default
+    with_python: bool = False  # comes with the interpreter, and is not the same in all its versions
 
 
 def _times_255(*values: float) -> tuple[float, ...]:
@@ -185,7 +186,7 @@ DATASETS: dict[str, FileSet | ImageFolders | TextSet | Made | World] = {
     "digits": Made(label="scikit-learn's digits", make=digits, options=(), sizes=(1437, 360)),
     "photos": Made(label="scikit-learn's sample photographs", make=photos, options=("size", "resize"), sizes=(64, 20)),
     **TEXT_SETS,
-    "topics": Made(label="the Python documentation's topics", make=topics, options=WORD_OPTIONS, sizes=(59_839, 7_060)),
+    "topics": Made(label="the Python documentation's topics", make=topics, options=WORD_OPTIONS, sizes=(59_839, 7_060), with_python=True),
     "number-words": Made(label="number words, English to German", make=number_words, options=("train", "test", "vocabulary"), sizes=(4000, 200)),
     **WORLDS,
 }
