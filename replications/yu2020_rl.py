@@ -129,7 +129,7 @@ SETTINGS = (
     Setting("RL: length", "N epochs of M episodes: 20 x 160, 320, 640; Atari 25 x 1,000 batches (Table A1)", "none",
             "the same; a run ends with the update in which its last episode ends"),
     Setting("RL: time limits", "not stated", "none", "an episode that is cut is worth the value of what was seen last; nothing follows a termination"),
-    Setting("RL: Atari frames", "not stated", "none", "frame skip 4 with maximum of two, grey 84 x 84, stack of 4, up to 30 idle steps, no sticky actions; a lost life is an end to the learner, not to the game"),
+    Setting("RL: Atari frames", "not stated", "none", "frame skip 4 with maximum of two, grey 84 x 84, stack of 4, up to 30 idle steps and FIRE, no sticky actions; a lost life is an end to the learner, not to the game"),
     Setting("RL: pruning", "magnitude, 20 % a round, all layers pooled with their biases, 20 rounds", "none", "the same; the value's weights and bias too"),
     Setting("RL: rewind", "to the end of epoch 1, M episodes or batches", "none", "the same; every segment begins with fresh environments from a stream of its own, for dense nets, tickets and controls alike"),
     Setting("RL: one-shot", "the dense net pruned once", "none", "to the ticket's exact count, rewound to epoch 1"),
