@@ -25,9 +25,9 @@ PAGES = (
 FULL, QUICK = "frankle2019-paper-cpu", "frankle2019-quick-mnist"
 STABLE, STABLE_MNIST, STABLE_QUICK = "stabilizing2019-paper-cpu", "stabilizing2019-quick-mnist", "stabilizing2019-quick-mnist1d"
 ELASTIC_QUICK, TRAVEL, EARLY_QUICK = "elastic2021-quick-mnist", "morcos2019-quick-mnist", "earlybird2020-quick-cifar10"
-RL, LSTM = "yu2020-rl-paper-cpu", "yu2020-lstm-quick"
+RL, LSTM, TRANSLATED = "yu2020-rl-paper-cpu", "yu2020-lstm-quick", "yu2020-multi30k-quick"
 DRAWN = (FULL, STABLE, TRAVEL, EARLY_QUICK, RL)
-AT_END = ("test_accuracy_pct", "episode_return", "log_perplexity")  # what a level's line shows
+AT_END = ("test_accuracy_pct", "episode_return", "log_perplexity", "bleu")  # what a level's line shows
 IMAGES = ROOT / "docs" / "img"  # in a folder for each paper
 _BLOCK = re.compile(r"(<!-- table ([\w-]+) -->\n).*?(<!-- end -->)", re.S)
 
@@ -175,6 +175,7 @@ TABLES: dict[str, tuple[str, Callable[[Mapping[str, Any], Mapping[str, Any]], st
     "elastic-quick-arms": (ELASTIC_QUICK, _arms_at(10)),
     "rl-about": (RL, _about), "rl-arms": (RL, _by_level), "rl-parts": (RL, _parts),
     "lstm-about": (LSTM, _about), "lstm-arms": (LSTM, _by_level), "lstm-parts": (LSTM, _parts),
+    "multi30k-about": (TRANSLATED, _about), "multi30k-arms": (TRANSLATED, _by_level), "multi30k-parts": (TRANSLATED, _parts),
 }  # fmt: skip
 
 
