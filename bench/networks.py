@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from bench.store import Store
+
+MOST_NAMED = 5  # layers of a network that lost some
 
 
 def networks(manifest: Mapping[str, Any], store: Store) -> list[dict[str, Any]]:
@@ -33,9 +35,14 @@ def _entry(group: list[tuple[Mapping[str, Any], Mapping[str, Any]]]) -> dict[str
         "density_layers": {n: _mean(f["density_layers"][n] for f in facts) for n in facts[0]["density_layers"]},
         "density_effective": None if None in effective else _mean(effective),
         "sign_agreement_pct": _mean(f["sign_agreement_pct"] for f in facts),
-        "collapsed": [f"trial {p['trial']}: {', '.join(f['collapsed'])}" for p, f in group if f["collapsed"]],
+        "collapsed": [f"trial {p['trial']}: {_named(f['collapsed'])}" for p, f in group if f["collapsed"]],
     }  # fmt: skip
 
 
 def _mean(values: Iterable[float]) -> float:
     return statistics.fmean(values)
+
+
+def _named(layers: Sequence[str]) -> str:
+    """The first few, and how many more: of a net of a hundred tensors tens of biases may be gone."""
+    return ", ".join(layers[:MOST_NAMED]) + (f" and {len(layers) - MOST_NAMED} more" if len(layers) > MOST_NAMED else "")

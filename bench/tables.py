@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import re
+import statistics
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ RELATIONS = {">": "> ", ">=": "≥ ", "<": "< ", "<=": "≤ ", "up-to": "up to "
 QUALITY_MARKS = {"read-from-figure": "†", "secondary-source": "‡"}
 QUALITY_NOTES = {"†": "† read from a figure", "‡": "‡ from a secondary source"}
 WIDTH = 120
+MOST_LAYERS = 20  # so many stand one by one
 _DASH = "–"
 
 
@@ -261,13 +263,21 @@ def arm_section(comparison: Mapping[str, Any]) -> Section:
 
 def network_section(comparison: Mapping[str, Any]) -> Section:
     """One line an arm and level: how its networks are thinned, what of them still counts, and the signs they kept."""
-    lines = [(e["protocol"], (what(e["condition"]), str(e["n"]), " / ".join(_whole(d) for d in e["density_layers"].values()),
+    lines = [(e["protocol"], (what(e["condition"]), str(e["n"]), _layers(e["density_layers"]),
                               _DASH if e["density_effective"] is None else _whole(e["density_effective"]), f"{e['sign_agreement_pct']:.1f}",
                               "; ".join(e["collapsed"]) or _DASH), "not-compared") for e in comparison.get("networks") or []]
     body, classes = _grouped(lines)
     notes = ("means over networks, draws included; effective: weights on some path from input to output, of all weights; signs: of the kept weights, as at the start",)
     return Section("Networks", ("arm", "n", "kept layer by layer, %", "effective, %", "signs kept, %", "collapsed layers"), (40, 3, 24, 10, 10, 18),
                    body, classes, notes if body else ())
+
+
+def _layers(densities: Mapping[str, float]) -> str:
+    """Percent kept of each layer; of many the least, the median and the most."""
+    if len(densities) <= MOST_LAYERS:
+        return " / ".join(_whole(d) for d in densities.values())
+    (least, low), (most, high) = (pick(densities.items(), key=lambda item: item[1]) for pick in (min, max))
+    return f"{len(densities)} tensors: {_whole(low)} ({least}) … {_whole(statistics.median(densities.values()))} … {_whole(high)} ({most})"
 
 
 def measure_section(comparison: Mapping[str, Any]) -> Section:

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import pytest
 
-from bench import tables
+from bench import networks, tables
 from bench.compare import compare
 from bench.measurement import Measurement, RunInfo
 from replications.papers import load
@@ -187,3 +187,19 @@ def test_arms_are_listed_with_the_scores_of_their_task(measured, headings):
     assert section.headers == ("arm", "weights kept, %", "n", *headings, "left out")
     assert all(len(cells) == len(section.headers) == len(section.widths) for cells in section.body)
     assert sum("42" in cell for cells in section.body for cell in cells) == len(measured)
+
+
+def network(densities, collapsed=()):
+    return {"protocol": "net", "condition": {"arm": "ticket", "level": 3}, "n": 2, "density_layers": densities, "density_effective": None,
+            "sign_agreement_pct": 90.0, "collapsed": list(collapsed)}  # fmt: skip
+
+
+def test_few_layers_stand_one_by_one_and_of_many_the_ends_and_the_median():
+    few, many = {"hidden.0": 0.5, "hidden.1": 0.25, "out": 1.0}, {f"layer.{i}": i / 100 for i in range(1, 100)}
+    cells = [row[2] for row in tables.network_section({"networks": [network(few), network(many)]}).body if row[2]]
+    assert cells == ["50 / 25 / 100", "99 tensors: 1 (layer.1) … 50 … 99 (layer.99)"]
+
+
+def test_of_many_collapsed_layers_the_first_few_are_named():
+    assert networks._named(["a", "b"]) == "a, b"
+    assert networks._named([f"bias.{i}" for i in range(9)]) == "bias.0, bias.1, bias.2, bias.3, bias.4 and 4 more"
