@@ -71,10 +71,11 @@ Column = tuple[str, int, str, str | None]
 
 
 def columns(entries: Iterable[Mapping[str, Any]]) -> tuple[Column, ...]:
-    """Those columns that some arm has a value for; classification's where there are none."""
+    """Those columns that some arm has a value for; all of classification's where an accuracy was measured, or nothing else was."""
     measured = {(v["metric"], v["at"]) for e in entries for v in e["values"]}
-    scored = tuple(c for c in SCORED if c[2:] in measured)
-    return (*(CLASSIFIED if not scored or measured & {c[2:] for c in CLASSIFIED} else ()), *scored)
+    scored, own = (tuple(c for c in of if c[2:] in measured) for of in (SCORED, CLASSIFIED))
+    whole = not scored or any(metric == "test_accuracy_pct" for _, _, metric, _ in own)
+    return (*(CLASSIFIED if whole else own), *scored)
 
 
 def find(entry: Mapping[str, Any], metric: str, at: str | None) -> Mapping[str, Any] | None:

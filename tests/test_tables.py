@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import pytest
 
-from bench import networks, tables
+from bench import networks, summary, tables
 from bench.compare import compare
 from bench.measurement import Measurement, RunInfo
 from replications.papers import load
@@ -203,3 +203,13 @@ def test_few_layers_stand_one_by_one_and_of_many_the_ends_and_the_median():
 def test_of_many_collapsed_layers_the_first_few_are_named():
     assert networks._named(["a", "b"]) == "a, b"
     assert networks._named([f"bias.{i}" for i in range(9)]) == "bias.0, bias.1, bias.2, bias.3, bias.4 and 4 more"
+
+
+@pytest.mark.parametrize("measured, heads", [
+    ([("bleu", "end"), ("early_stop_it", None)], ["early stop, iteration", "BLEU at end"]),
+    ([("episode_return", "end")], ["episode return at end"]),
+    ([("test_accuracy_pct", "end"), ("bleu", "end")], ["test accuracy at early stop, %", "early stop, iteration", "test accuracy at end, %", "BLEU at end"]),
+    ([], ["test accuracy at early stop, %", "early stop, iteration", "test accuracy at end, %"]),
+])  # fmt: skip
+def test_columns_are_those_of_what_was_measured(measured, heads):
+    assert [c[0] for c in summary.columns([{"values": [{"metric": m, "at": at} for m, at in measured]}])] == heads
