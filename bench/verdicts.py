@@ -227,8 +227,14 @@ def look_up(operand: Operand, join: Join) -> tuple[Series, str]:
     found = [join.find(operand.protocol, operand.metric, operand.at, want) for want in operand.wants]
     missing = [f.why if _arm(w) in f.why else f"{_arm(w)}: {f.why}" for f, w in zip(found, operand.wants) if f.status != "measured"]
     if missing:
-        return {}, join.run.not_run[operand.protocol] if join.nothing_of(operand.protocol) else _joined(missing)
+        return {}, join.run.not_run[operand.protocol] if join.nothing_of(operand.protocol) else _few(missing)
     return OVER[operand.over]([f.trials for f in found]), ""
+
+
+def _few(missing: Sequence[str], named: int = 3) -> str:
+    """What is missing, each once; of a whole curve the first few and how many more."""
+    each = list(dict.fromkeys(missing))
+    return _joined(each[:named] + ([f"{len(each) - named} more missing"] if len(each) > named else []))
 
 
 def _arm(want: Mapping[str, Any]) -> str:

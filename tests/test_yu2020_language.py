@@ -163,6 +163,7 @@ def test_the_claim_falls_where_slopes_are_turned_round_or_tickets_collapse(falli
 LACKING = [  # what is left out of the run, and what the claim says of it
     ((BASE, {"level": 4}), "not-run", "random-ticket: level 4 not run at this scale"),
     ((BASE, {"arm": "dense"}), "not-run", "arm dense not run"),
+    ((LAYERS, {"arm": "random-ticket"}), "not-run", "arm random-ticket not run"),
     ((LAYERS, {"arm": "random-ticket", "level": 9, "trial": 2}), "inconclusive", "trial 2 missing"),
 ]
 
@@ -171,6 +172,12 @@ LACKING = [  # what is left out of the run, and what the claim says of it
 def test_what_is_missing_is_said_as_of_any_part(falling, gone, verdict, why):
     part = _judged(_without(falling, gone[0], **gone[1]))["parts"][0]
     assert part["verdict"] == verdict and why in part["why"]
+
+
+def test_of_a_curve_that_is_not_run_the_first_points_are_named(falling):
+    missing = "; ".join(f"ticket: level {level} not run at this scale" for level in (3, 4, 5))
+    kept = [m for m in falling if m.condition["arm"] != "ticket" or m.condition.get("level", 0) < 3]
+    assert _judged(kept)["parts"][1]["why"] == f"{missing}; 5 more missing"
 
 
 def test_failed_trials_too_few_and_other_scales_leave_it_undecided(falling):
