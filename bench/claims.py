@@ -24,6 +24,7 @@ class Operand:
     Args:
         sign: +1 or −1: whether a larger value makes the part's effect larger or smaller.
         side: 0 left, 1 right.
+        over: how several conditions make one number a trial, a key of ``bench.curves.OVER``.
     """
 
     protocol: str
@@ -32,6 +33,7 @@ class Operand:
     wants: tuple[Mapping[str, Any], ...]
     sign: int
     side: int
+    over: str = "mean"
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
-"""Claims whose parts need more operands than a test of the grammar can name; they are judged as every other claim is.
+"""Claims whose parts need more operands than a test of the grammar can name, or whole curves; they are judged as every other claim is.
 
-``TREES`` is the whole registry: (paper, claim id) -> the claim's tree. What no sum of operands can say stands in ``verdicts.CUSTOM``.
+``TREES`` is the whole registry: (paper, claim id) -> the claim's tree.
 """
 from __future__ import annotations
 
@@ -31,4 +31,29 @@ def _stacked(source: str, target: str) -> Part:
     return Part("cross-dataset-architecture", "difference", operands, "less_than", 0.0, True, text)
 
 
-TREES: dict[tuple[str, str], Callable[[], Node]] = {("elastic2021", "drops-do-not-stack"): drops_do_not_stack}
+ALL_PRUNED, LAYERS_ONLY = "wmt14-transformer-base", "wmt14-transformer-base-layers-only"
+RANDOM, WINNING = {"arm": "random-ticket"}, {"arm": "ticket", "rewind": "1000it"}
+
+
+def layers_only_random_collapses() -> Node:
+    """yu2020, Fig 2 right: how steeply random tickets fall, embeddings left dense less all pruned, and how straight winning tickets do."""
+    slopes = (_curve("slope", LAYERS_ONLY, RANDOM, 1, 0), _curve("slope", ALL_PRUNED, RANDOM, -1, 1))
+    straight = (_curve("r-squared", LAYERS_ONLY, WINNING, 1, 0),)
+    read = "bleu at end on percent pruned, level 0 to 10"
+    steeper = f"slope of random-ticket − slope of random-ticket[protocol={ALL_PRUNED}], {read} < 0"
+    return All((
+        Part(LAYERS_ONLY, "difference", slopes, "less_than", 0.0, True, steeper),
+        Part(LAYERS_ONLY, "value", straight, "greater_than", 0.9, True, f"R² of ticket[rewind=1000it], {read} > 0.9"),
+    ))  # fmt: skip
+
+
+def _curve(over: str, protocol: str, arm: Mapping[str, Any], sign: int, side: int) -> Operand:
+    """One arm at levels 1 to 10 and, for level 0, the dense net."""
+    points = (*({**arm, "level": level} for level in range(1, 11)), {"arm": "dense", "level": 0})
+    return Operand(protocol, "bleu", "end", points, sign, side, over)
+
+
+TREES: dict[tuple[str, str], Callable[[], Node]] = {
+    ("elastic2021", "drops-do-not-stack"): drops_do_not_stack,
+    ("yu2020", "nlp-layers-only-random-collapses"): layers_only_random_collapses,
+}

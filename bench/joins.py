@@ -34,6 +34,7 @@ class TrialValue:
         censored: some draw sits at its last evaluation, so the value is a lower bound.
         failed: why the trial does not count, or empty.
         draws: numbers of the draws averaged.
+        density: measured fraction of weights kept, counted as the protocol does; None where it is not known, or of a mean over conditions.
     """
 
     value: float
@@ -41,6 +42,7 @@ class TrialValue:
     censored: bool
     failed: str
     draws: frozenset[int]
+    density: float | None = None
 
 
 Series = dict[int, TrialValue]   # by trial
@@ -211,7 +213,7 @@ def _average(ms: Sequence[Measurement]) -> TrialValue:
     reasons = [m.failed or "no number" for m in ms if m.failed or not math.isfinite(m.value)]
     good = [m.value for m in ms if not m.failed and math.isfinite(m.value)]
     return TrialValue(math.fsum(good) / len(good) if good else math.nan, max(m.resolution for m in ms),
-                      any(m.censored for m in ms), ", ".join(sorted(set(reasons))), frozenset(m.draw for m in ms))
+                      any(m.censored for m in ms), ", ".join(sorted(set(reasons))), frozenset(m.draw for m in ms), ms[0].density)
 
 
 def mean_of(parts: Sequence[Series]) -> Series:

@@ -7,7 +7,7 @@ claim, a dense net outside its published band. A claim follows from its parts al
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +16,9 @@ import numpy as np
 from bench import claims as grammar
 from bench import statistics as st
 from bench.claims import All, Node, Operand, Part
+from bench.curves import OVER
 from bench.custom import TREES
-from bench.joins import Join, Series, TrialValue, incomplete, mean_of
+from bench.joins import Join, Series, TrialValue, incomplete
 from bench.measurement import Gate
 
 if TYPE_CHECKING:
@@ -25,9 +26,6 @@ if TYPE_CHECKING:
     from replications.papers_schema import Claim
 
 REPLICATED, NOT_REPLICATED, INCONCLUSIVE, NOT_RUN = "replicated", "not-replicated", "inconclusive", "not-run"
-
-# Claims that neither a test of the grammar nor ``bench.custom`` can carry: (paper, claim id) -> function(join) -> parts of the comparison.
-CUSTOM: dict[tuple[str, str], Callable[[Join], list[dict[str, Any]]]] = {}
 
 
 @dataclass(frozen=True)
@@ -76,7 +74,7 @@ def judge_claim(claim: Claim, paper: PaperData, join: Join, gates: Sequence[Gate
     """One claim: its verdict, why, and its parts with their own verdicts."""
     by_hand = TREES.get((paper.key, claim.id))
     if claim.custom and not by_hand:
-        return _custom(claim, paper, join)
+        return _claim(claim, NOT_RUN, "custom test not implemented", [])
     node = by_hand() if by_hand else grammar.tree(claim)
     alpha = st.ALPHA_LOOK if join.run.looks > 1 else st.ALPHA
     results = _assess_all(node, join, gates, alpha)
@@ -89,14 +87,6 @@ def _claim(claim: Claim, verdict: str, why: str, shown: list[dict[str, Any]]) ->
     run = [p["n"] for p in shown if p["verdict"] != NOT_RUN and p["n"] is not None]
     return {"id": claim.id, "strength": claim.strength, "statement": claim.statement, "source": claim.source, "ours": claim.ours,
             "verdict": verdict, "why": why, "n": min(run) if run else None, "parts": shown}
-
-
-def _custom(claim: Claim, paper: PaperData, join: Join) -> dict[str, Any]:
-    if (paper.key, claim.id) not in CUSTOM:
-        return _claim(claim, NOT_RUN, "custom test not implemented", [])
-    shown = CUSTOM[paper.key, claim.id](join)
-    verdict = _every([p["verdict"] for p in shown])
-    return _claim(claim, verdict, "; ".join(p["why"] for p in shown if p.get("why")), shown)
 
 
 def _assess_all(node: Node, join: Join, gates: Sequence[Gated], alpha: float) -> list[Result]:
@@ -233,12 +223,18 @@ def _back(x: float, log: bool) -> float:
 
 
 def look_up(operand: Operand, join: Join) -> tuple[Series, str]:
-    """(trials, why there are none) of an operand; conditions averaged trial by trial, a trial that lacks one of them is missing."""
+    """(trials, why there are none) of an operand; conditions joined trial by trial, a trial that lacks one of them is missing."""
     found = [join.find(operand.protocol, operand.metric, operand.at, want) for want in operand.wants]
     missing = [f.why if _arm(w) in f.why else f"{_arm(w)}: {f.why}" for f, w in zip(found, operand.wants) if f.status != "measured"]
     if missing:
-        return {}, join.run.not_run[operand.protocol] if join.nothing_of(operand.protocol) else _joined(missing)
-    return mean_of([f.trials for f in found]), ""
+        return {}, join.run.not_run[operand.protocol] if join.nothing_of(operand.protocol) else _few(missing)
+    return OVER[operand.over]([f.trials for f in found]), ""
+
+
+def _few(missing: Sequence[str], named: int = 3) -> str:
+    """What is missing, each once; of a whole curve the first few and how many more."""
+    each = list(dict.fromkeys(missing))
+    return _joined(each[:named] + ([f"{len(each) - named} more missing"] if len(each) > named else []))
 
 
 def _arm(want: Mapping[str, Any]) -> str:

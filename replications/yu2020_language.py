@@ -143,5 +143,37 @@ DEVIATIONS = (
     Deviation("NLP: Multi30k", "WMT'14", "a small Transformer on Multi30k, by name only", "WMT'14 can't be trained on a small machine; its BLEU stands for itself"),
 )  # fmt: skip
 
-CONTROLS: tuple[Control, ...] = ()
+# ---- negative controls: the Python documentation and number words, where the claims replicate ------------------
+CONTROL_LSTM: Mapping[str, Any] = {
+    **QUICK_LSTM, "data.name": "topics", "data.options": {"vocabulary": 2000, "tokens": 40_000, "held_out": 5000},
+    "model.options": {"embedding": 64, "hidden": 64, "layers": 2, "dropout": 0.2}, "batch_size": 10, "task.options.bptt": 20,
+    "length": "600it", "rewind": "60it",
+}  # fmt: skip
+CONTROL_TRANSFORMER: Mapping[str, Any] = {
+    "data.name": "number-words", "data.options": {"train": 4000, "test": 50, "vocabulary": 200}, "data.val": 0,
+    "model.options": {"size": "tiny", "width": 64, "inner": 128}, "batch_size": 512, "length": "300it", "rewind": "30it",
+    "evaluate.every_it": 1000, "optimizer.lr": 5e-3, "optimizer.warmup_it": 50,
+    "task.options": {"label_smoothing": 0.1, "beam": 2, "length_penalty": 0.6, "average": 3, "average_every_it": 20},
+}  # fmt: skip
+TRANSLATING: Mapping[str, Any] = {  # long enough for the dense net, which a claim about its BLEU needs
+    **CONTROL_TRANSFORMER, "data.options": {"train": 4000, "test": 100, "vocabulary": 200}, "batch_size": 1024,
+    "length": "600it", "rewind": "60it", "optimizer.lr": 3e-3, "optimizer.warmup_it": 100,
+}  # fmt: skip
+
+
+def _pair(claim: str, control: str, protocol: str, levels: tuple[int, ...], arms: tuple[Arm, ...], changes: Mapping[str, Any]) -> Control:
+    """A claim's tests at these levels and on the dense net, three trials."""
+    return Control((claim,), control, changes["data.name"], protocol, Scaled(TRIALS, max(levels), arms, changes), {"level": (0, *levels)})
+
+
+def _both(*levels: int) -> tuple[Arm, ...]:
+    return _ticket(*levels), random(*levels)
+
+
+CONTROLS = (
+    _pair("nlp-lstm-wt-beats-rt", "no-training", "wikitext2-lstm", LSTM_NAMED[:4], _both(*LSTM_NAMED[:4]), CONTROL_LSTM),
+    _pair("nlp-lstm-90pct-free", "largest-pruned", "wikitext2-lstm", (10,), (DENSE, _ticket(10)), CONTROL_LSTM),
+    _pair("nlp-transformer-wt-beats-rt", "no-training", "wmt14-transformer-base", BASE_NAMED, _both(*BASE_NAMED), CONTROL_TRANSFORMER),
+    _pair("nlp-big-third", "fresh-rewind", "wmt14-transformer-big", (5,), (DENSE, _ticket(5)), TRANSLATING),
+)
 NOT_COVERED: Mapping[str, str] = {}

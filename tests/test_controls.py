@@ -71,6 +71,14 @@ def test_global_pruning_wins_and_with_untrained_nets_it_does_not(store):
     assert found.holds, controls.render([found])
 
 
+def test_winning_tickets_translate_better_and_untrained_ones_do_not(store):
+    """yu2020 on number words. Its other controls take four minutes of a core and more: ``python -m bench.controls`` runs them."""
+    paper, claim = registry.load("yu2020"), "nlp-transformer-wt-beats-rt"
+    (control,) = (c for c in paper.controls if claim in c.claims)
+    (found,) = controls._pair(paper, papers.load("yu2020"), control, store)
+    assert found.holds, controls.render([found])
+
+
 def test_of_a_broken_pipeline_networks_at_chance_count_and_diverged_ones_do_not():
     at = Measurement("p", {}, {}, 0, 0, "test_accuracy_pct", "end", 10.0, 0.01, failed="stayed at chance")
     assert controls._at_chance_too(at).failed == "" and controls._at_chance_too(at).value == 10.0

@@ -10,6 +10,7 @@ import pytest
 
 from bench import statistics as st
 from bench import verdicts
+from bench.claims import Operand, Part
 from bench.joins import Join
 from bench.measurement import Gate, Measurement, RunInfo
 from tests import made_up
@@ -344,10 +345,12 @@ def test_a_missed_dense_gate_forbids_replicated(tmp_path: Path) -> None:
     assert "dense net was not measured" in judged(tmp_path, claim(BETTER), DENSE + GOOD, run(gates=unseen))["why"]
 
 
-def test_a_custom_claim_without_a_function_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_custom_claim_without_a_tree_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     entry = "  - {id: c1, statement: S, source: Sec 1, strength: secondary, protocols: [net], custom: a sentence}\n"
     c = judged(tmp_path, entry, DENSE)
     assert (c["verdict"], c["why"], c["parts"]) == ("not-run", "custom test not implemented", [])
-    shown = {"protocol": "net", "test": "t", "n": 5, "effect": 1.0, "bound": 0, "ci95": None, "p": 0.01, "verdict": "replicated", "why": ""}
-    monkeypatch.setitem(verdicts.CUSTOM, ("toy2000", "c1"), lambda join: [shown])
-    assert judged(tmp_path, entry, DENSE)["verdict"] == "replicated"
+    dense = Operand("net", "test_accuracy_pct", "end", ({"arm": "dense"},), 1, 0)
+    at_90 = Part("net", "value", (dense,), "greater_than", 90.0, True, "dense > 90")
+    monkeypatch.setitem(verdicts.TREES, ("toy2000", "c1"), lambda: at_90)
+    c = judged(tmp_path, entry, DENSE)
+    assert (c["verdict"], c["n"], c["parts"][0]["test"], c["parts"][0]["effect"]) == ("replicated", 5, "dense > 90", pytest.approx(90.8))

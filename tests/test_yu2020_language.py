@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import json
+import math
 import sys
 
 import pytest
 import torch
 
-from bench import plan
+from bench import claims, plan, verdicts
 from bench.flags import Flags
 from bench.joins import Join
 from bench.measurement import Measurement, RunInfo
@@ -92,26 +94,104 @@ def test_every_protocol_has_the_arms_that_the_paper_has():
     }
 
 
-def _measured():
+def _measured(value=lambda protocol, arm, kept_pct, trial: 4.0 + trial):
     """A made-up measurement of every point that scale paper has, with the conditions that a run would write down."""
     for e in (e for p in PROTOCOLS for e in _of(p)):
         for arm in e.scaled["paper", e.recipe.data.name].arms:
             for p in plan._points(e, arm, e.scaled["paper", e.recipe.data.name], [_trial(e, t) for t in range(N)]):
                 ladder, level = DATA.ladder(p.protocol), p.condition.get("level")
                 base = {**p.base, **({"weights_remaining_pct": ladder[level]} if level else {})}
-                yield Measurement(
-                    p.protocol, p.condition, base, p.trial, 0, METRIC[e.recipe.data.name], "end", 4.0 + p.trial, 0.0, stage=p.stage.hash
-                )
+                kept_pct = base.get("weights_remaining_pct", 100.0)
+                found, metric = value(p.protocol, p.condition["arm"], kept_pct, p.trial), METRIC[e.recipe.data.name]
+                yield Measurement(p.protocol, p.condition, base, p.trial, 0, metric, "end", found, 0.0, False, "", kept_pct / 100, p.stage.hash)
+
+
+def _run(scale="paper", n=N):
+    return RunInfo("yu2020", scale, dict.fromkeys(PROTOCOLS, n), dict.fromkeys(PROTOCOLS, ""), {}, {})
 
 
 @pytest.fixture(scope="module")
 def join():
-    return Join(DATA, list(_measured()), RunInfo("yu2020", "paper", dict.fromkeys(PROTOCOLS, N), dict.fromkeys(PROTOCOLS, ""), {}, {}))
+    return Join(DATA, list(_measured()), _run())
 
 
 @pytest.mark.parametrize("claim", [c.id for c in DATA.claims if c.id.startswith("nlp-") and not c.custom])
 def test_claims_find_what_the_experiments_declare(claim, join):
     every_part_is_found(DATA, claim, join, N)
+
+
+# ---- the claim on curves: random tickets fall faster where embeddings stay dense ------------------------------
+BASE, LAYERS = PROTOCOLS[1:3]
+
+
+def _falling(protocol, arm, kept_pct, trial):
+    """BLEU 27 dense; random tickets lose 0.1 a percent pruned and a little more each trial, twice that where embeddings stay dense."""
+    a_pct = {"ticket": 0.05, "random-ticket": 0.1 + 0.0025 * trial}.get(arm, 0.0)
+    return 27 - (100 - kept_pct) * a_pct * (2 if (protocol, arm) == (LAYERS, "random-ticket") else 1)
+
+
+@pytest.fixture(scope="module")
+def falling():
+    return list(_measured(_falling))
+
+
+def _judged(measured, run=None):
+    return verdicts.judge_claim(claims.by_id(DATA, "nlp-layers-only-random-collapses"), DATA, Join(DATA, measured, run or _run()), ())
+
+
+def _without(measured, protocol, **condition):
+    return [m for m in measured if m.protocol != protocol or not condition.items() <= {**m.base, **m.condition, "trial": m.trial}.items()]
+
+
+def test_slopes_of_the_declared_levels_are_compared_trial_by_trial(falling):
+    """Slopes differ by 0.1, 0.1025 and 0.105; a straight line through eleven points has R² 1."""
+    found = _judged(falling)
+    steeper, straight = found["parts"]
+    assert (found["verdict"], found["n"], steeper["bound"], straight["bound"]) == ("replicated", 3, 0, 0.9)
+    assert steeper["effect"] == pytest.approx(-0.1025) and straight["effect"] == pytest.approx(1.0)
+    half = 4.30265 * 0.0025 / math.sqrt(3)
+    assert steeper["ci95"] == pytest.approx([-0.1025 - half, -0.1025 + half], abs=1e-6) and 0 < steeper["p"] < 1e-3
+    assert "slope of random-ticket" in steeper["test"] and "R²" in straight["test"]
+
+
+def test_the_claim_falls_where_slopes_are_turned_round_or_tickets_collapse(falling):
+    other = {BASE: LAYERS, LAYERS: BASE}
+    turned = [dataclasses.replace(m, protocol=other.get(m.protocol, m.protocol)) for m in falling]
+    assert [p["verdict"] for p in _judged(turned)["parts"]] == ["not-replicated", "replicated"]
+    late = _measured(lambda protocol, arm, kept_pct, trial: 0.1 * trial if arm == "ticket" and kept_pct < 12 else 27.0)
+    found = _judged(list(late))["parts"][1]  # 27 down to level 9, nothing at level 10: far from a line
+    assert found["verdict"] == "not-replicated" and 0.1 < found["effect"] < 0.3
+
+
+LACKING = [  # what is left out of the run, and what the claim says of it
+    ((BASE, {"level": 4}), "not-run", "random-ticket: level 4 not run at this scale"),
+    ((BASE, {"arm": "dense"}), "not-run", "arm dense not run"),
+    ((LAYERS, {"arm": "random-ticket"}), "not-run", "arm random-ticket not run"),
+    ((LAYERS, {"arm": "random-ticket", "level": 9, "trial": 2}), "inconclusive", "trial 2 missing"),
+]
+
+
+@pytest.mark.parametrize(("gone", "verdict", "why"), LACKING)
+def test_what_is_missing_is_said_as_of_any_part(falling, gone, verdict, why):
+    part = _judged(_without(falling, gone[0], **gone[1]))["parts"][0]
+    assert part["verdict"] == verdict and why in part["why"]
+
+
+def test_of_a_curve_that_is_not_run_the_first_points_are_named(falling):
+    missing = "; ".join(f"ticket: level {level} not run at this scale" for level in (3, 4, 5))
+    kept = [m for m in falling if m.condition["arm"] != "ticket" or m.condition.get("level", 0) < 3]
+    assert _judged(kept)["parts"][1]["why"] == f"{missing}; 5 more missing"
+
+
+def test_failed_trials_too_few_and_other_scales_leave_it_undecided(falling):
+    kept = _without(falling, LAYERS, arm="random-ticket", level=10, trial=1)
+    found = _judged(kept + [dataclasses.replace(m, failed="diverged") for m in falling if m not in kept])
+    assert found["verdict"] == "inconclusive" and found["why"].startswith("trial 1 of random-ticket diverged")
+    assert [p["n"] for p in found["parts"]] == [2, 3]
+    two = _judged(falling, _run(n=2))
+    assert two["verdict"] == "inconclusive" and "2 trials; at least 3 are needed" in two["why"]
+    small = _judged(falling, _run("quick"))
+    assert (small["verdict"], small["why"]) == ("inconclusive", "needs paper scale; at this scale 2 of 2 parts hold")
 
 
 def test_random_tickets_start_afresh_and_tickets_at_the_rewind_step():
