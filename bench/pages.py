@@ -175,7 +175,7 @@ TABLES: dict[str, tuple[str, Callable[[Mapping[str, Any], Mapping[str, Any]], st
     "elastic-quick-arms": (ELASTIC_QUICK, _arms_at(10)),
     "rl-about": (RL, _about), "rl-arms": (RL, _by_level), "rl-parts": (RL, _parts),
     "lstm-about": (LSTM, _about), "lstm-arms": (LSTM, _by_level), "lstm-parts": (LSTM, _parts),
-    "multi30k-about": (TRANSLATED, _about), "multi30k-arms": (TRANSLATED, _by_level), "multi30k-parts": (TRANSLATED, _parts),
+    "multi30k-about": (TRANSLATED, _about), "multi30k-arms": (TRANSLATED, _by_level),
 }  # fmt: skip
 
 
