@@ -92,7 +92,7 @@ def test_replicate_says_which_data_stood_in_and_ends_with_the_comparison(smoke_s
     assert "data: smoke always runs on mnist1d" in smoke_store.stdout
     for title in ("All arms", "Claims:", "Claims not run", "Provenance"):
         assert f"\n{title}" in smoke_store.stdout
-    assert "iterations" in smoke_store.stderr and "Traceback" not in smoke_store.stderr
+    assert " of 71 stages, about " in smoke_store.stderr and "Traceback" not in smoke_store.stderr
 
 
 def test_replicate_again_computes_nothing_and_prints_the_same(smoke_store: Smoke):
